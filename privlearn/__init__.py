@@ -1,0 +1,41 @@
+"""privlearn: privacy-aware learning, where every published claim can be run, checked and plotted.
+
+Importing this package is quick and has no effects: subpackages load when first used (SPEC 1),
+JAX included.
+
+Examples
+--------
+>>> import privlearn
+>>> privlearn.aggregate.theory.risk(gamma=0.25, k=2, rho=0.3, signal=2.0, noise=0.5).total.round(3)
+np.float64(0.463)
+"""
+
+from importlib.metadata import version as _version
+
+import lazy_loader as _lazy
+
+#: The topic packages, in the order in which reports show them. None imports another.
+TOPICS = ("aggregate",)
+
+__getattr__, __dir__, _ = _lazy.attach(
+    __name__,
+    submodules={
+        "claims",
+        "datasets",
+        "figures",
+        "privacy",
+        "simulate",
+        *TOPICS,
+    },
+)
+__version__ = _version("privlearn")
+__all__ = [  # noqa: PLE0604
+    "TOPICS",
+    "__version__",
+    "aggregate",
+    "claims",
+    "datasets",
+    "figures",
+    "privacy",
+    "simulate",
+]
