@@ -1,0 +1,16 @@
+"""Figures: a register of what the papers show, one chart theme, and the report page.
+
+A topic's ``figures.py`` registers `Figure` values; `build` makes them.
+"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submodules=["marks", "theme"],
+    submod_attrs={
+        "registry": ["PROFILES", "Figure", "Registry", "discover", "get", "names", "register", "select"],
+        "report": ["BuildReport", "Outcome", "build"],
+        "theme": ["PALETTE"],
+    },
+)
