@@ -128,8 +128,8 @@ def resolution_of(
     >>> resolution_of(theory=2.0, stderr=0.01, n_sigma=5.0).__round__(4)
     0.0366
     """
-    theory, stderr = np.abs(np.asarray(theory, float)), np.asarray(stderr, float)
-    return float(np.max((n_sigma + Z_99) * stderr / theory + tolerance))
+    scale, error = np.abs(np.asarray(theory, float)), np.asarray(stderr, float)
+    return float(np.max((n_sigma + Z_99) * error / scale + tolerance))
 
 
 def check_claim(claim: Claim, profile: str = "quick", theory_factor: float = 1.0) -> Verdict:
@@ -297,7 +297,8 @@ def run(
     )
     claims = registry.select(patterns_left) if patterns_left or not patterns else ()
     verdicts = []
-    for item in (*broken, *claims):
+    items: tuple[Verdict | Claim, ...] = (*broken, *claims)
+    for item in items:
         if isinstance(item, Claim):
             if on_start:
                 on_start(item)
