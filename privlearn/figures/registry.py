@@ -107,7 +107,7 @@ class Figure:
         object.__setattr__(self, "profiles", _checked_profiles(self))
 
     def settings(self, profile: str = "quick") -> Mapping[str, Any]:
-        """Settings of one profile; ValueError if there is no such profile."""
+        """Give the settings of one profile; ValueError if there is no such profile."""
         return self.profiles[checked_profile(profile)]
 
     def table(self, profile: str = "quick") -> pl.DataFrame:

@@ -1,0 +1,273 @@
+"""Pieces of charts that every topic draws with: theory lines, simulated dots, error bars, bands.
+
+Each function takes the table and names of its columns and gives one layer; layers are added with
+``+``. Rows in which the plotted column is missing or not finite are left out of that layer only,
+so one table can hold a fine grid for theory and a coarse one for simulation.
+
+Examples
+--------
+>>> import polars as pl
+>>> table = pl.DataFrame(
+...     {"x": [1, 2], "k": [2, 2], "theory": [1.0, 2.0], "mean": [1.1, 1.9], "se": [0.1, 0.1]}
+... )
+>>> bags = Series("k", title="Bag size")
+>>> chart = theory_and_simulation(
+...     table, x="x:Q", theory="theory", mean="mean", stderr="se", series=bags
+... )
+>>> len(chart.layer)
+3
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+_FADED = 0.12  # opacity of what the reader did not pick in the legend, relative to the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The column that tells one curve from another: its colour, shape and clickable legend.
+
+    Parameters
+    ----------
+    field : str
+        Name of the column.
+    title : str, default=None
+        Title of the legend; the name of the column if not given.
+    order : sequence, default=()
+        The values in the order of colours; sorted if not given. Give it where another figure
+        shows only some of the values, so that a colour means the same in both.
+    """
+
+    field: str
+    title: str | None = None
+    order: Sequence[Any] = ()
+
+    @property
+    def color(self) -> alt.Color:
+        """Colour by this column, with a legend."""
+        return alt.Color(f"{self.field}:N", **self._look())
+
+    @property
+    def shape(self) -> alt.Shape:
+        """Shape by this column: the second cue beside colour, in the same legend."""
+        return alt.Shape(f"{self.field}:N", **self._look())
+
+    @property
+    def picked(self) -> alt.Parameter:
+        """The selection: what the reader clicked in the legend (shift-click for more)."""
+        return alt.selection_point(name=f"picked_{self.field}", fields=[self.field], bind="legend")
+
+    def opacity(self, full: float = 1.0) -> Any:
+        """Fade what the reader did not pick."""
+        return alt.when(self.picked).then(alt.value(full)).otherwise(alt.value(full * _FADED))
+
+    def _look(self) -> dict[str, Any]:
+        scale = {"scale": alt.Scale(domain=list(self.order))} if self.order else {}
+        return {"title": self.field if self.title is None else self.title, **scale}
+
+
+def theory_line(
+    table: pl.DataFrame,
+    x: str | alt.X,
+    y: str,
+    *,
+    series: Series | None = None,
+    axis: alt.Y | None = None,
+    dash: Sequence[int] | None = None,
+) -> alt.Chart:
+    """Draw the theory value as a line: in the ink of the page, or in the colour of its series.
+
+    Parameters
+    ----------
+    table : polars.DataFrame
+    x : str or altair.X
+        Column with its type (``"gamma:Q"``), or a whole channel with title and scale.
+    y : str
+        Column of the values.
+    series : Series, default=None
+        One line per value of this column.
+    axis : altair.Y, default=None
+        Title, scale and axis of the vertical channel; its column is `y`.
+    dash : sequence of int, default=None
+        Lengths of dashes and gaps, for a second theory curve.
+    """
+    look: dict[str, Any] = {} if series else {"style": "theory"}
+    if dash is not None:
+        look["strokeDash"] = list(dash)
+    chart = _rows_with(table, y).mark_line(**look).encode(x=x, y=_vertical(y, axis))
+    return _in_series(chart, series)
+
+
+def dots(
+    table: pl.DataFrame,
+    x: str | alt.X,
+    y: str,
+    *,
+    series: Series | None = None,
+    axis: alt.Y | None = None,
+    tooltip: Sequence[alt.Tooltip] | None = None,
+) -> alt.Chart:
+    """Draw estimates as dots with a tooltip of all columns; parameters as in `theory_line`."""
+    chart = (
+        _rows_with(table, y)
+        .mark_point()
+        .encode(
+            x=x, y=_vertical(y, axis), tooltip=tooltips(table) if tooltip is None else list(tooltip)
+        )
+    )
+    return _in_series(chart, series, shape=True)
+
+
+def error_bars(
+    table: pl.DataFrame,
+    x: str | alt.X,
+    y: str,
+    *,
+    stderr: str | tuple[str, str],
+    n_sigma: float = 2.0,
+    series: Series | None = None,
+    axis: alt.Y | None = None,
+    floor: float | None = None,
+) -> alt.Chart:
+    """Draw vertical error bars; parameters as in `theory_line`.
+
+    Parameters
+    ----------
+    stderr : str or (str, str)
+        Column of standard errors, or the two columns of lower and upper ends.
+    n_sigma : float, default=2.0
+        Standard errors to either side. Say it in the caption.
+    floor : float, default=None
+        Where bars end below; needed on logarithmic scales, whose bars must not reach 0.
+    """
+    bars = _ends(_rows_with(table, y), y, stderr, n_sigma, floor).mark_rule(tooltip=None)
+    chart = bars.encode(x=x, y=_vertical("bar_lower", axis, y), y2="bar_upper:Q")
+    return _in_series(chart, series)
+
+
+def band(
+    table: pl.DataFrame,
+    x: str | alt.X,
+    y: str,
+    *,
+    stderr: str | tuple[str, str],
+    n_sigma: float = 2.0,
+    series: Series | None = None,
+    axis: alt.Y | None = None,
+    floor: float | None = None,
+) -> alt.Chart:
+    """Draw sampling error as a band around a curve; parameters as in `error_bars`."""
+    area = _ends(_rows_with(table, y), y, stderr, n_sigma, floor).mark_area(
+        tooltip=None, opacity=0.2
+    )
+    chart = area.encode(x=x, y=_vertical("bar_lower", axis, y), y2="bar_upper:Q")
+    return _in_series(chart, series, opacity=0.2)
+
+
+def theory_and_simulation(
+    table: pl.DataFrame,
+    *,
+    x: str | alt.X,
+    theory: str,
+    mean: str,
+    stderr: str | tuple[str, str],
+    n_sigma: float = 2.0,
+    series: Series | None = None,
+    axis: alt.Y | None = None,
+    floor: float | None = None,
+) -> alt.LayerChart:
+    """Draw the figure that most papers have: theory as lines, simulation as dots with error bars.
+
+    Parameters are those of `theory_line` and `error_bars`; `theory` and `mean` are columns.
+    """
+    axis = alt.Y(title=mean) if axis is None else axis
+    return pick_in_legend(
+        theory_line(table, x, theory, series=series, axis=axis)
+        + error_bars(
+            table, x, mean, stderr=stderr, n_sigma=n_sigma, series=series, axis=axis, floor=floor
+        )
+        + dots(table, x, mean, series=series, axis=axis),
+        series,
+    )
+
+
+def reference(
+    *, x: float | None = None, y: float | None = None, label: str = ""
+) -> alt.Chart | alt.LayerChart:
+    """Draw a dashed line at a value of x or of y, with a label: a threshold, a nominal level."""
+    if (x is None) == (y is None):
+        raise ValueError("reference takes either x or y")
+    channel, value = ("x", x) if y is None else ("y", y)
+    base = alt.Chart(pl.DataFrame({"at": [value], "label": [label]}))
+    rule = base.mark_rule(style="reference", tooltip=None).encode(**{channel: "at:Q"})
+    if not label:
+        return rule
+    place: dict[str, Any] = (
+        {"align": "left", "dx": 5, "baseline": "top"} if channel == "x" else {"dy": -6}
+    )
+    edge = {"y": alt.value(2)} if channel == "x" else {"x": alt.value("width")}
+    if channel == "y":
+        place["align"] = "right"
+    text = base.mark_text(style="note", tooltip=None, **place)
+    return rule + text.encode(**{channel: "at:Q"}, **edge, text="label:N")
+
+
+def pick_in_legend(chart: Any, series: Series | None) -> Any:
+    """Let the reader click an entry of the legend to bring its series out."""
+    return chart if series is None else chart.add_params(series.picked)
+
+
+def tooltips(table: pl.DataFrame, *columns: str, digits: int = 4) -> list[alt.Tooltip]:
+    """Tooltip of some columns (all if none is named); numbers to so many significant digits."""
+    schema = table.select(columns or table.columns).schema
+    return [
+        alt.Tooltip(f"{name}:Q", format=f".{digits}g")
+        if dtype.is_float() or dtype.is_decimal()
+        else alt.Tooltip(f"{name}:N")
+        for name, dtype in schema.items()
+    ]
+
+
+def _rows_with(table: pl.DataFrame, column: str) -> alt.Chart:
+    """Chart of the rows in which a column is a finite number."""
+    value = f"datum[{json.dumps(column)}]"
+    return alt.Chart(table).transform_filter(f"isValid({value}) && isFinite({value})")
+
+
+def _vertical(column: str, axis: alt.Y | None, title: str | None = None) -> alt.Y:
+    """Give the channel of a column, with everything else from `axis`."""
+    channel = alt.Y(title=title or column) if axis is None else axis.copy(deep=False)
+    channel.shorthand = f"{column}:Q"
+    return channel
+
+
+def _ends(
+    chart: alt.Chart, y: str, stderr: str | tuple[str, str], n_sigma: float, floor: float | None
+) -> alt.Chart:
+    """Add the two ends of error bars to the rows of a chart."""
+    if isinstance(stderr, str):
+        value, half = (f"datum[{json.dumps(y)}]", f"{n_sigma!r} * datum[{json.dumps(stderr)}]")
+        lower, upper = f"{value} - {half}", f"{value} + {half}"
+    else:
+        lower, upper = (f"datum[{json.dumps(end)}]" for end in stderr)
+    if floor is not None:
+        lower, upper = f"max({lower}, {floor!r})", f"max({upper}, {floor!r})"
+    return chart.transform_calculate(bar_lower=lower, bar_upper=upper)
+
+
+def _in_series(
+    chart: alt.Chart, series: Series | None, *, shape: bool = False, opacity: float = 1.0
+) -> alt.Chart:
+    """Colour a layer by its series (and shape it, if dots), faded when another one is picked."""
+    if series is None:
+        return chart
+    chart = chart.encode(color=series.color, opacity=series.opacity(opacity))
+    return chart.encode(shape=series.shape) if shape else chart
