@@ -28,7 +28,7 @@ _MARK = {"passed": "ok", "differs": "FAIL", "blunt": "BLUNT", "invalid": "FAIL",
 def header() -> str:
     """Return the two lines that name the columns of `row`."""
     line = (
-        f"{'':5} {'claim':38} {'theory':>10} {'estimate':>10} {'off':>7} "
+        f"{'':5} {'claim':36} {'theory':>11} {'estimate':>11} {'off':>7} "
         f"{'sees':>8} {'asked':>6} {'time':>7}"
     )
     return f"{line}\n{'-' * len(line)}"
@@ -48,12 +48,12 @@ def row(verdict: Verdict) -> str:
         At most 98 columns wide. "off" counts standard errors (for exact comparisons it is
         empty); "sees" is the measured resolution, "asked" the declared one, in percent.
     """
-    name = verdict.name if len(verdict.name) <= 38 else verdict.name[:37] + "…"
-    off = f"{verdict.sigmas:+.1f} se" if math.isfinite(verdict.sigmas) else ""
+    name = verdict.name if len(verdict.name) <= 36 else verdict.name[:35] + "…"
     line = (
-        f"{_MARK[verdict.status]:5} {name:38} {_number(verdict.theory):>10} "
-        f"{_number(verdict.estimate):>10} {off:>7} {_percent(verdict.resolution):>8} "
-        f"{_percent(verdict.declared_resolution):>6} {verdict.seconds:>5.1f} s"
+        f"{_MARK[verdict.status]:5} {name:36} {_number(verdict.theory):>11} "
+        f"{_number(verdict.estimate):>11} {_sigmas(verdict.sigmas):>7} "
+        f"{_percent(verdict.resolution):>8} {_percent(verdict.declared_resolution):>6} "
+        f"{verdict.seconds:>5.1f} s"
     )
     if verdict.passed:
         return line
@@ -217,7 +217,15 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: float) -> str:
-    return f"{value:.5g}" if math.isfinite(value) else "-"
+    return f"{value:.4g}" if math.isfinite(value) else "-"
+
+
+def _sigmas(value: float) -> str:
+    if not math.isfinite(value):
+        return ""
+    if abs(value) >= 1000:
+        return f"{'+' if value > 0 else '-'}>1k se"
+    return f"{value:+.{1 if abs(value) < 10 else 0}f} se"
 
 
 def _percent(value: float) -> str:
