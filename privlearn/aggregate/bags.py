@@ -10,9 +10,10 @@ Bags have exactly ``k`` rows. When ``k`` does not divide ``n``, the ``n mod k`` 
 form one last, smaller bag; no row is ever dropped. (The asymptotic theory is for equal bags: its
 simulations use an ``n`` that ``k`` divides.)
 
-Which bags suit which loss (sheet 01, A6): feature clusters suit the bag loss, because they keep
-the bag means of the features far apart; bags sorted by a prediction suit the instance loss,
-because they keep the regression function constant within a bag.
+Which bags suit which loss (re-derived for linear models and checked by simulation): feature
+clusters suit the bag loss, because they keep the bag means of the features far apart; bags sorted
+by a prediction suit the instance loss, because they keep the regression function constant within
+a bag.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ def label_sorted_bags(y: ArrayLike, k: int) -> BagAssignment:
 
     **Not label-private**: who shares a bag with whom tells the order of the labels, whatever
     noise is later put on the means. Only for an aggregator whom everybody trusts. It also makes
-    the bag loss biased, because bags are then selected on the response (sheet 01, A6).
+    the bag loss biased, because bags are then selected on the response.
 
     Parameters
     ----------
@@ -262,7 +263,9 @@ def feature_clustered_bags(
 
     Centres start at random rows. Each round solves the linear assignment of rows to ``k`` slots
     per centre on squared distances, exactly, and moves every centre to the mean of its rows;
-    it stops when nothing changes or after ``max_rounds`` (sheet 01, A3 and A6).
+    it stops when nothing changes or after ``max_rounds``. Feature clusters are the bags to take
+    for the bag loss (Agarwal et al., "Aggregating Data for Optimal and Private Learning", arXiv
+    2411.19045).
 
     An exact assignment of n rows costs O(n^3) time and n^2 memory. More than ``max_block`` rows
     are therefore first halved, again and again, along the direction in which they vary most,
