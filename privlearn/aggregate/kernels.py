@@ -387,7 +387,7 @@ def easyllp_solution(
 
     Exact when features and responses have mean 0 (see `centre`).
     """
-    return k * solve(stats, 1.0, ridge, method=method)
+    return jnp.asarray(k) * solve(stats, 1.0, ridge, method=method)
 
 
 def centre(
@@ -461,10 +461,11 @@ def conditional_risk(
         values, vectors = jnp.linalg.eigh(matrix)
         inverse = (vectors * _inverse_eigenvalues(values, rcond)) @ vectors.T
     response = inverse @ stats.between
-    variance = noise * jnp.sum(response * inverse)
+    variance = jnp.asarray(noise) * jnp.sum(response * inverse)
     p = matrix.shape[-1]
     if theta0 is None:
-        bias = signal * jnp.sum((jnp.eye(p, dtype=matrix.dtype) - response) ** 2) / p
+        miss = jnp.eye(p, dtype=matrix.dtype) - response
+        bias = jnp.asarray(signal) * jnp.sum(miss**2) / p
         return ConditionalRisk(bias, variance, jnp.trace(response) / p)
     mean = response @ theta0
     return ConditionalRisk(
