@@ -42,23 +42,22 @@ class Series:
     title : str, default=None
         Title of the legend; the name of the column if not given.
     order : sequence, default=()
-        The values in the order of colours; sorted if not given. Give it where another figure
-        shows only some of the values, so that a colour means the same in both.
+        The values in the order of colours; if not given, numbers ascend and words come as in the
+        table. Give it where another figure shows only some of the values, so that a colour means
+        the same in both.
     """
 
     field: str
     title: str | None = None
     order: Sequence[Any] = ()
 
-    @property
-    def color(self) -> alt.Color:
+    def color(self, table: pl.DataFrame) -> alt.Color:
         """Colour by this column, with a legend."""
-        return alt.Color(f"{self.field}:N", **self._look())
+        return alt.Color(f"{self.field}:N", **self._look(table))
 
-    @property
-    def shape(self) -> alt.Shape:
+    def shape(self, table: pl.DataFrame) -> alt.Shape:
         """Shape by this column: the second cue beside colour, in the same legend."""
-        return alt.Shape(f"{self.field}:N", **self._look())
+        return alt.Shape(f"{self.field}:N", **self._look(table))
 
     @property
     def picked(self) -> alt.Parameter:
@@ -69,9 +68,15 @@ class Series:
         """Fade what the reader did not pick."""
         return alt.when(self.picked).then(alt.value(full)).otherwise(alt.value(full * _FADED))
 
-    def _look(self) -> dict[str, Any]:
-        scale = {"scale": alt.Scale(domain=list(self.order))} if self.order else {}
-        return {"title": self.field if self.title is None else self.title, **scale}
+    def _look(self, table: pl.DataFrame) -> dict[str, Any]:
+        """Title and domain; said in full, because legends merge only if their domains agree."""
+        order = list(self.order)
+        if not order:
+            values = table[self.field].drop_nulls()
+            order = values.unique(maintain_order=True).to_list()
+            order = sorted(order) if values.dtype.is_numeric() else order
+        title = self.field if self.title is None else self.title
+        return {"title": title, "scale": alt.Scale(domain=order)}
 
 
 def theory_line(
@@ -103,7 +108,7 @@ def theory_line(
     if dash is not None:
         look["strokeDash"] = list(dash)
     chart = _rows_with(table, y).mark_line(**look).encode(x=x, y=_vertical(y, axis))
-    return _in_series(chart, series)
+    return _in_series(chart, table, series)
 
 
 def dots(
@@ -116,14 +121,11 @@ def dots(
     tooltip: Sequence[alt.Tooltip] | None = None,
 ) -> alt.Chart:
     """Draw estimates as dots with a tooltip of all columns; parameters as in `theory_line`."""
-    chart = (
-        _rows_with(table, y)
-        .mark_point()
-        .encode(
-            x=x, y=_vertical(y, axis), tooltip=tooltips(table) if tooltip is None else list(tooltip)
-        )
-    )
-    return _in_series(chart, series, shape=True)
+    if tooltip is None:
+        tooltip = tooltips(table.filter(pl.col(y).is_finite()))
+    chart = _rows_with(table, y).mark_point()
+    chart = chart.encode(x=x, y=_vertical(y, axis), tooltip=list(tooltip))
+    return _in_series(chart, table, series, shape=True)
 
 
 def error_bars(
@@ -150,7 +152,7 @@ def error_bars(
     """
     bars = _ends(_rows_with(table, y), y, stderr, n_sigma, floor).mark_rule(tooltip=None)
     chart = bars.encode(x=x, y=_vertical("bar_lower", axis, y), y2="bar_upper:Q")
-    return _in_series(chart, series)
+    return _in_series(chart, table, series)
 
 
 def band(
@@ -169,7 +171,7 @@ def band(
         tooltip=None, opacity=0.2
     )
     chart = area.encode(x=x, y=_vertical("bar_lower", axis, y), y2="bar_upper:Q")
-    return _in_series(chart, series, opacity=0.2)
+    return _in_series(chart, table, series, opacity=0.2)
 
 
 def theory_and_simulation(
@@ -226,13 +228,16 @@ def pick_in_legend(chart: Any, series: Series | None) -> Any:
 
 
 def tooltips(table: pl.DataFrame, *columns: str, digits: int = 4) -> list[alt.Tooltip]:
-    """Tooltip of some columns (all if none is named); numbers to so many significant digits."""
-    schema = table.select(columns or table.columns).schema
+    """Tooltip of some columns (if none is named, of all that are not empty everywhere).
+
+    Numbers are rounded to `digits` significant digits.
+    """
+    shown = columns or [name for name in table.columns if table[name].count()]
     return [
         alt.Tooltip(f"{name}:Q", format=f".{digits}g")
         if dtype.is_float() or dtype.is_decimal()
         else alt.Tooltip(f"{name}:N")
-        for name, dtype in schema.items()
+        for name, dtype in table.select(shown).schema.items()
     ]
 
 
@@ -264,10 +269,15 @@ def _ends(
 
 
 def _in_series(
-    chart: alt.Chart, series: Series | None, *, shape: bool = False, opacity: float = 1.0
+    chart: alt.Chart,
+    table: pl.DataFrame,
+    series: Series | None,
+    *,
+    shape: bool = False,
+    opacity: float = 1.0,
 ) -> alt.Chart:
     """Colour a layer by its series (and shape it, if dots), faded when another one is picked."""
     if series is None:
         return chart
-    chart = chart.encode(color=series.color, opacity=series.opacity(opacity))
-    return chart.encode(shape=series.shape) if shape else chart
+    chart = chart.encode(color=series.color(table), opacity=series.opacity(opacity))
+    return chart.encode(shape=series.shape(table)) if shape else chart

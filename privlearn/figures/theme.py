@@ -38,9 +38,9 @@ def _inks(*, ink: str, muted: str, grid: str, background: str) -> dict[str, Any]
         "text": {"color": ink},
         "rule": {"color": ink},
         "style": {
-            "theory": {"stroke": ink},
-            "reference": {"stroke": muted},
-            "note": {"fill": muted},
+            "theory": {"color": ink},
+            "reference": {"color": muted},
+            "note": {"color": muted},
         },
     }
 
