@@ -8,7 +8,7 @@ Examples
 >>> from privlearn import datasets
 >>> boston = datasets.load_boston()
 >>> boston
-Dataset('boston': 506 rows, 13 features, target 'medv'; no known restriction (StatLib, 1978))
+Dataset('boston': 506 rows, 13 features, target 'MEDV'; no known restriction (StatLib, 1978))
 >>> boston.data.shape, boston.target.mean().round(2)
 ((506, 13), np.float64(22.53))
 """

@@ -13,12 +13,12 @@ BOSTON = Card(
     name="boston",
     title="Home values in 506 census tracts of Boston, 1970",
     n_rows=506,
-    target_name="medv",
+    target_name="MEDV",
     source="US census of 1970 and local records, compiled by Harrison and Rubinfeld",
     citation="Harrison and Rubinfeld (1978), J. Environ. Econ. Manage. 5, 81-102",
     licence="no known restriction (StatLib, 1978)",
     package="mlxtend",
-    sensitive=("b", "lstat"),
+    sensitive=("B", "LSTAT"),
 )
 DIABETES = Card(
     name="diabetes",
@@ -61,7 +61,7 @@ def load_boston(*, return_X_y=False):
     """Load home values in 506 census tracts of Boston, 1970 (regression).
 
     Kept because published experiments used it; do not use it to learn anything about Boston. Column
-    ``b`` was built on the assumption that house prices depend on the share of Black residents
+    ``B`` was built on the assumption that house prices depend on the share of Black residents
     through their distance from 63 %, and cannot be undone into the share itself. The
     original aim, a willingness to pay for clean air, is also served badly by it. scikit-learn
     removed this data set for these reasons.
@@ -85,21 +85,21 @@ def load_boston(*, return_X_y=False):
     -----
     Columns, one row a census tract:
 
-    - ``crim``: crimes per inhabitant of the town, per year.
-    - ``zn``: residential land zoned for lots over 25,000 square feet, percent.
-    - ``indus``: land of non-retail business in the town, percent.
-    - ``chas``: 1 if the tract bounds the Charles river, else 0.
-    - ``nox``: nitrogen oxides, parts per 10 million.
-    - ``rm``: average number of rooms of a dwelling.
-    - ``age``: owner-occupied homes built before 1940, percent.
-    - ``dis``: weighted mean distance to five employment centres (the source gives no unit).
-    - ``rad``: index of access to radial highways, 1 to 24.
-    - ``tax``: property tax, US dollars per 10,000 of value.
-    - ``ptratio``: pupils per teacher in the town.
-    - ``b``: 1000 (share of Black residents - 0.63)^2; see above.
-    - ``lstat``: adults called "of lower status" by the authors (no high-school education, or
+    - ``CRIM``: crimes per inhabitant of the town, per year.
+    - ``ZN``: residential land zoned for lots over 25,000 square feet, percent.
+    - ``INDUS``: land of non-retail business in the town, percent.
+    - ``CHAS``: 1 if the tract bounds the Charles river, else 0.
+    - ``NOX``: nitrogen oxides, parts per 10 million.
+    - ``RM``: average number of rooms of a dwelling.
+    - ``AGE``: owner-occupied homes built before 1940, percent.
+    - ``DIS``: weighted mean distance to five employment centres (the source gives no unit).
+    - ``RAD``: index of access to radial highways, 1 to 24.
+    - ``TAX``: property tax, US dollars per 10,000 of value.
+    - ``PTRATIO``: pupils per teacher in the town.
+    - ``B``: 1000 (share of Black residents - 0.63)^2; see above.
+    - ``LSTAT``: adults called "of lower status" by the authors (no high-school education, or
       labourers), percent.
-    - ``medv``: target: median value of owner-occupied homes, thousands of US dollars; values
+    - ``MEDV``: target: median value of owner-occupied homes, thousands of US dollars; values
       above 50 were recorded as 50.
 
     Source: US census of 1970 and local records, compiled by Harrison and Rubinfeld.
@@ -116,12 +116,12 @@ def load_boston(*, return_X_y=False):
     import pandas as pd
 
     names = (
-        "crim", "zn", "indus", "chas", "nox", "rm", "age", "dis", "rad", "tax", "ptratio", "b",
-        "lstat", "medv",
+        "CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B",
+        "LSTAT", "MEDV",
     )  # fmt: skip
     frame = pd.DataFrame(np.loadtxt(file, delimiter=","), columns=list(names))
-    frame = typed(frame, integers=("chas", "rad"))
-    dataset = Dataset(BOSTON, frame, names[:-1], "medv", describe(load_boston), (file,))
+    frame = typed(frame, integers=("CHAS", "RAD"))
+    dataset = Dataset(BOSTON, frame, names[:-1], "MEDV", describe(load_boston), (file,))
     return (dataset.data, dataset.target) if return_X_y else dataset
 
 

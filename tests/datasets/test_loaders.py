@@ -206,9 +206,9 @@ def test_importing_the_loaders_is_light():
 
 def test_boston_agrees_with_published_moments(loaded):
     frame = loaded("boston").frame
-    assert frame["medv"].mean() == pytest.approx(22.5328, abs=1e-4)
-    assert frame["chas"].sum() == 35
-    assert (frame["medv"] == 50).sum() == 16, "censored at 50"
+    assert frame["MEDV"].mean() == pytest.approx(22.5328, abs=1e-4)
+    assert frame["CHAS"].sum() == 35
+    assert (frame["MEDV"] == 50).sum() == 16, "censored at 50"
 
 
 def test_diabetes_is_in_raw_units(loaded):
