@@ -18,7 +18,7 @@ a bag.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -84,7 +84,7 @@ class BagAssignment(np.ndarray):
         return getattr(ufunc, method)(*plain, **kwargs)
 
     def __reduce__(self) -> Any:
-        rebuild, arguments, state = super().__reduce__()  # type: ignore[misc]
+        rebuild, arguments, state = cast("tuple[Any, Any, tuple[Any, ...]]", super().__reduce__())
         return rebuild, arguments, (*state, self.method, self.label_private)
 
     def __setstate__(self, state: Any) -> None:
