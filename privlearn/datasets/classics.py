@@ -62,9 +62,9 @@ def load_boston(*, return_X_y=False):
 
     Kept because published experiments used it; do not use it to learn anything about Boston. Column
     ``B`` was built on the assumption that house prices depend on the share of Black residents
-    through their distance from 63 %, and cannot be undone into the share itself. The
-    original aim, a willingness to pay for clean air, is also served badly by it. scikit-learn
-    removed this data set for these reasons.
+    through its distance from 63 %, and in general the share cannot be recovered from it.
+    The original aim, the price of clean air, is served badly by it, too. scikit-learn removed
+    this data set for these reasons.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def load_boston(*, return_X_y=False):
     -----
     Columns, one row a census tract:
 
-    - ``CRIM``: crimes per inhabitant of the town, per year.
+    - ``CRIM``: crime rate of the town, which the source calls per capita.
     - ``ZN``: residential land zoned for lots over 25,000 square feet, percent.
     - ``INDUS``: land of non-retail business in the town, percent.
     - ``CHAS``: 1 if the tract bounds the Charles river, else 0.
