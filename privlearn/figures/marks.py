@@ -2,7 +2,8 @@
 
 Each function takes the table and names of its columns and gives one layer; layers are added with
 ``+``. Rows in which the plotted column is missing or not finite are left out of that layer only,
-so one table can hold a fine grid for theory and a coarse one for simulation.
+so one table can hold a fine grid for theory and a coarse one for simulation. Columns want plain
+names (letters, digits, underscores), as Vega-Lite gives dots, brackets and quotes a meaning.
 
 Examples
 --------

@@ -27,7 +27,7 @@ _PACKAGES = (
     "vl-convert-python",
 )
 
-#: The verdict on a claim that is not there, or that could not even be started.
+#: The verdict on a claim that does not exist.
 _NOT_RUN: dict[str, Any] = {
     "source": "",
     "status": "error",
@@ -207,7 +207,7 @@ def make(figure: Figure, profile: str, out: Path, claims: _Claims | None) -> Rec
             if claims is not None:
                 record = replace(record, checked=True, verdicts=claims.verdicts(figure.claims))
             export.write_record(record, staging)
-    except Exception as error:
+    except Exception as error:  # whatever a figure raises is its own affair, shown on the page
         seconds = time.perf_counter() - start
         failed: dict[str, Any] = {"status": "failed", "rows": 0, "files": {}, "size": (0, 0)}
         text = "".join(traceback.format_exception(error))
@@ -243,12 +243,12 @@ class _Claims:
         return tuple(verdict for name in names for verdict in self._known[name])
 
     def _run(self, name: str) -> tuple[dict[str, Any], ...]:
-        try:
-            from privlearn import claims
+        from privlearn import claims
 
+        try:
             return tuple(map(claims.to_dict, claims.run((name,), profile=self._profile)))
-        except Exception as error:  # a claim that cannot be run has not been met
-            return ({**_NOT_RUN, "name": name, "statement": name, "message": _words(error)},)
+        except LookupError as error:  # a claim that does not exist has not been met
+            return ({**_NOT_RUN, "name": name, "statement": name, "message": str(error)},)
 
 
 def _discover() -> dict[str, Exception]:
@@ -259,7 +259,7 @@ def _discover() -> dict[str, Exception]:
     for topic in privlearn.TOPICS:
         try:
             registry.discover((topic,))
-        except Exception as error:
+        except Exception as error:  # a topic that cannot be imported leaves the others alone
             broken[topic] = error
     return broken
 

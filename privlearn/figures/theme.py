@@ -47,20 +47,13 @@ def _inks(*, ink: str, muted: str, grid: str, background: str) -> dict[str, Any]
 
 _LIGHT = _inks(ink="#1f2328", muted="#59636e", grid="#e7e9ec", background="white")
 
-#: What a dark page lays over the theme: the colours of `_LIGHT`, for a dark ground.
-DARK = {
+_DARK_PALETTE = ("#4aa3df", "#f07f3c", "#2fc298", "#dd94bd", "#f0b429", "#8fd0f5", "#a0a0a0")
+
+#: What a dark page lays over the theme: the same colours, for a dark ground.
+DARK: dict[str, Any] = {
     **_inks(ink="#e6e8eb", muted="#a3abb5", grid="#33383f", background="transparent"),
-    "range": {
-        "category": [
-            "#4aa3df",
-            "#f07f3c",
-            "#2fc298",
-            "#dd94bd",
-            "#f0b429",
-            "#8fd0f5",
-            "#a0a0a0",
-        ]
-    },
+    "mark": {"color": _DARK_PALETTE[0]},
+    "range": {"category": list(_DARK_PALETTE)},
 }
 
 
@@ -88,9 +81,14 @@ CONFIG: dict[str, Any] = merged(
             "titlePadding": 10,
             "labelPadding": 5,
             "tickSize": 4,
-            "labelOverlap": True,
+            "labelOverlap": "greedy",
+            "labelSeparation": 4,
+            "labelFlush": False,
         },
-        "axisQuantitative": {"tickCount": 6},
+        "axisX": {"tickCount": 8},
+        "axisY": {"tickCount": 6},
+        "facet": {"spacing": 28},
+        "concat": {"spacing": 28},
         "legend": {
             "orient": "top",
             "labelFontSize": 12,
@@ -109,7 +107,7 @@ CONFIG: dict[str, Any] = merged(
             "heatmap": {"scheme": "viridis"},
             "diverging": {"scheme": "blueorange"},
         },
-        "mark": {"tooltip": {"content": "encoding"}},
+        "mark": {"color": PALETTE[0], "tooltip": {"content": "encoding"}},
         "line": {"strokeWidth": 2, "strokeCap": "round"},
         "point": {"filled": True, "size": 55},
         "rule": {"strokeWidth": 1.5},

@@ -1,17 +1,22 @@
 """A small world of figures and claims that never touches the real registers."""
 
+import contextlib
+import sys
+import types
+
 import altair as alt
 import numpy as np
 import polars as pl
 import pytest
 
+import privlearn
 from privlearn import claims
-from privlearn.figures import Figure, Registry, marks
+from privlearn.figures import Figure, Registry, build, marks, registry
 
 HOSTILE = "</script><script>alert('x')</script> & <b>bold</b> <!-- \u2028 \"quoted\""
 
 
-def make_figure(name="parabola", **changes):
+def _figure(name="parabola", **changes):
     """A figure that works, but for the changes."""
     fields = {
         "name": name,
@@ -58,17 +63,17 @@ def draw_facets(table):
 
 def draw_band(table):
     one = table.filter(pl.col("k") == 2)
-    band = marks.band(one, "x:Q", "mean", stderr="se")
-    return band + marks.theory_line(one, "x:Q", "theory", axis=alt.Y(title="Risk"))
+    axis = alt.Y(title="Risk")
+    band = marks.band(one, "x:Q", "mean", stderr="se", axis=axis)
+    return band + marks.theory_line(one, "x:Q", "theory", axis=axis)
 
 
 def draw_heatmap(table):
     return alt.Chart(table).mark_rect().encode(x="x:O", y="k:O", color="mean:Q")
 
 
-@pytest.fixture
-def demo_claims():
-    """Two claims in place of the real ones: one that holds, one that does not."""
+@contextlib.contextmanager
+def _demo_claims():
     with claims.isolated():
         for name, theory in (("demo/true", 1.0), ("demo/false", 2.0)):
             claims.register(
@@ -85,14 +90,21 @@ def demo_claims():
 
 
 @pytest.fixture
+def demo_claims():
+    """Two claims in place of the real ones: one that holds, one that does not."""
+    with _demo_claims():
+        yield
+
+
+@pytest.fixture(scope="session")
 def demo():
     """Four figures of two topics: layered, faceted, a band, a heat map with hostile texts."""
     return Registry(
         [
-            make_figure("curves", claims=("demo/true",)),
-            make_figure("facets", draw=draw_facets),
-            make_figure("band", draw=draw_band, topic="other"),
-            make_figure(
+            _figure("curves", claims=("demo/true",)),
+            _figure("facets", draw=draw_facets),
+            _figure("band", draw=draw_band, topic="other"),
+            _figure(
                 "hostile",
                 topic="other",
                 draw=draw_heatmap,
@@ -104,3 +116,46 @@ def demo():
             ),
         ]
     )
+
+
+@pytest.fixture
+def make_figure():
+    """Make a figure that works, but for the fields given."""
+    return _figure
+
+
+@pytest.fixture(scope="session")
+def demo_page(demo, tmp_path_factory):
+    """The page of the four figures, built once; tests that change it work on a copy."""
+    with _demo_claims():
+        return build(figures=demo, out=tmp_path_factory.mktemp("demo"), progress=False).page
+
+
+@pytest.fixture
+def hostile():
+    """Text that would break out of HTML, of an attribute and of a script."""
+    return HOSTILE
+
+
+@pytest.fixture
+def make_topic(tmp_path, monkeypatch):
+    """Add a topic package `privlearn.stand_in` whose figures.py has this source."""
+    before = dict(registry.REGISTRY._figures)
+    folder = tmp_path / "topics" / "stand_in"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(privlearn, "__path__", [*privlearn.__path__, str(folder.parent)])
+    monkeypatch.setattr(privlearn, "TOPICS", ("stand_in",))
+    helper = types.ModuleType("stand_in")
+    helper.make_figure = _figure
+    monkeypatch.setitem(sys.modules, "stand_in", helper)
+
+    def make(source):
+        (folder / "__init__.py").write_text('"""Stand-in: a topic for tests."""')
+        if source is not None:
+            (folder / "figures.py").write_text(source)
+
+    yield make
+    registry.REGISTRY._figures = before
+    for module in ("privlearn.stand_in.figures", "privlearn.stand_in"):
+        sys.modules.pop(module, None)
+    vars(privlearn).pop("stand_in", None)
