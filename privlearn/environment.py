@@ -77,7 +77,7 @@ def extras() -> dict[str, list[str]]:
     >>> sorted(extras())[:3]
     ['bench', 'cluster', 'data']
     """
-    from packaging.requirements import Requirement
+    from packaging.requirements import Requirement  # Altair depends on it
 
     distribution = importlib.metadata.distribution("privlearn")
     found: dict[str, list[str]] = {
