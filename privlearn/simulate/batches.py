@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -91,77 +92,88 @@ def _real_arrays(output: Any) -> Any:
     return jax.tree.unflatten(structure, arrays)
 
 
-def _compile(trial: Trial, devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
-    """Return the jitted function (key, trial numbers) -> outputs, one shard of it a device."""
+class _Program:
+    """A trial compiled for some devices: (key, trial numbers) -> outputs, one shard a device."""
 
-    def one(key: jax.Array, number: jax.Array) -> Any:
-        return _real_arrays(trial(jax.random.fold_in(key, number)))
+    def __init__(self, trial: Trial, devices: tuple[jax.Device, ...]) -> None:
+        def one(key: jax.Array, number: jax.Array) -> Any:
+            return _real_arrays(trial(jax.random.fold_in(key, number)))
 
-    # shard_map rather than automatic partitioning: a batched LAPACK or cuSOLVER call must run
-    # where its trials are, and XLA's partitioner may gather its operands on every device instead.
-    return jax.jit(
-        jax.shard_map(
-            jax.vmap(one, in_axes=(None, 0)),
-            mesh=_mesh(devices),
-            in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
-            out_specs=PartitionSpec(_AXIS),
-            check_vma=False,
+        mesh = Mesh(np.array(devices), (_AXIS,))
+        self.devices = devices
+        self.everywhere = NamedSharding(mesh, PartitionSpec())
+        self.spread = NamedSharding(mesh, PartitionSpec(_AXIS))
+        # shard_map rather than automatic partitioning: a batched LAPACK or cuSOLVER call must run
+        # where its trials are, and XLA's partitioner may gather its operands on every device.
+        self.run = jax.jit(
+            jax.shard_map(
+                jax.vmap(one, in_axes=(None, 0)),
+                mesh=mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(_AXIS)),
+                out_specs=PartitionSpec(_AXIS),
+                check_vma=False,
+            )
         )
-    )
+        self._bytes: dict[bool, int] = {}
+
+    def trial_bytes(self, key: jax.Array) -> int:
+        """Bytes of device memory for one trial, from XLA's analysis of a small batch.
+
+        Two rounds of outputs are counted, since one is read while the next is computed. Where the
+        backend has no analysis, eight times the outputs are assumed.
+        """
+        wide = bool(jax.config.jax_enable_x64)
+        if wide not in self._bytes:
+            shape = (_PROBE * len(self.devices),)
+            numbers = jax.ShapeDtypeStruct(shape, jnp.uint32, sharding=self.spread)
+            lowered = self.run.lower(key, numbers)
+            analysis = lowered.compile().memory_analysis()
+            if analysis is None:
+                outputs = jax.tree.leaves(lowered.out_info)
+                total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in outputs)
+                used = 8 * total / len(self.devices)
+            else:
+                used = analysis.temp_size_in_bytes + 2 * analysis.output_size_in_bytes
+            self._bytes[wide] = max(1, math.ceil(used / _PROBE))
+        return self._bytes[wide]
+
+    def width(self, key: jax.Array, n_trials: int, memory: int) -> int:
+        """Return the batch size: what the memory holds, evened out over rounds and devices."""
+        share = math.ceil(n_trials / len(self.devices))
+        fits = min(share, _MOST)
+        if share > _PROBE:
+            fits = max(1, min(fits, memory // self.trial_bytes(key)))
+        return math.ceil(share / math.ceil(share / fits))
 
 
 # A jitted trial has already agreed to be traced once, so its batches may be kept too. A plain
-# function has not: a notebook changes a global that it reads and calls again.
-_compile_once = functools.lru_cache(maxsize=16)(_compile)
+# function has not: a notebook changes a global that it reads, and calls again.
+_kept_program = functools.lru_cache(maxsize=16)(_Program)
 
 
-def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
-    return Mesh(np.array(devices), (_AXIS,))
+def _program(trial: Trial, devices: tuple[jax.Device, ...]) -> _Program:
+    if isinstance(trial, jax.stages.Wrapped) and isinstance(trial, Hashable):
+        return _kept_program(trial, devices)
+    return _Program(trial, devices)
 
 
-def _program(trial: Trial, devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
-    if isinstance(trial, jax.stages.Wrapped):
-        try:
-            return _compile_once(trial, devices)
-        except TypeError:  # a wrapper that cannot be hashed
-            pass
-    return _compile(trial, devices)
+def _usable(devices: tuple[jax.Device, ...]) -> tuple[jax.Device, ...]:
+    """Leave one thread of XLA's CPU pool free, by using one device fewer where there is none.
 
-
-def _trial_bytes(program: Any, key: jax.Array, devices: tuple[jax.Device, ...]) -> int:
-    """Bytes of device memory for one trial, from XLA's analysis of a small batch.
-
-    Two rounds of outputs are counted, since one is read while the next is computed. Where the
-    backend has no analysis, eight times the outputs are assumed.
+    All CPU devices of a process share one pool of max(threads, devices) threads, and a batched
+    LAPACK call on a device blocks a thread until others have done its share: with a device on
+    every thread nobody is left to do it, and the program hangs for ever (seen in jax 0.10.2).
+    More than one CPU device exists only under ``--xla_force_host_platform_device_count``.
     """
-    numbers = jax.ShapeDtypeStruct(
-        (_PROBE * len(devices),),
-        jnp.uint32,
-        sharding=NamedSharding(_mesh(devices), PartitionSpec(_AXIS)),
+    if devices[0].platform != "cpu" or len(devices) == 1:
+        return devices
+    # XLA reads NPROC before it counts the CPUs that this process may use.
+    affinity = getattr(os, "sched_getaffinity", None)
+    threads = int(
+        os.environ.get("NPROC") or (len(affinity(0)) if affinity else os.cpu_count() or 1)
     )
-    lowered = program.lower(key, numbers)
-    analysis = lowered.compile().memory_analysis()
-    if analysis is None:
-        outputs = jax.tree.leaves(lowered.out_info)
-        total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in outputs)
-        return max(1, 8 * total // (_PROBE * len(devices)))
-    used = analysis.temp_size_in_bytes + 2 * analysis.output_size_in_bytes
-    return max(1, math.ceil(used / _PROBE))
-
-
-_trial_bytes_seen: dict[tuple[Any, ...], int] = {}
-
-
-def _choose(
-    program: Any, key: jax.Array, n_trials: int, devices: tuple[jax.Device, ...], memory: int
-) -> int:
-    """Return the batch size: what the memory holds, shared out evenly over rounds and devices."""
-    share = math.ceil(n_trials / len(devices))
-    fits = min(share, _MOST)
-    if share > _PROBE:
-        fits = max(1, min(fits, memory // _trial_bytes(program, key, devices)))
-    rounds = math.ceil(share / fits)
-    return math.ceil(share / rounds)
+    pool = max(threads, jax.local_device_count("cpu"))
+    return devices[: pool - 1]
 
 
 def batches(
@@ -180,29 +192,25 @@ def batches(
     held across a yield: it would leak into the caller's own code.
     """
     key = check_key(key)
-    chosen = check_devices(devices)
+
+    chosen = _usable(check_devices(devices))
 
     def precision() -> AbstractContextManager[None]:
         return float64() if x64 else nullcontext()
 
     if batch_size is not None:
         batch_size = min(batch_size, n_trials)
-        chosen = chosen[: math.ceil(n_trials / batch_size)]
-    else:
-        chosen = chosen[:n_trials]
-    program = _program(trial, chosen)
-    mesh = _mesh(chosen)
-    key = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
+    program = _program(trial, chosen[: math.ceil(n_trials / (batch_size or 1))])
     with precision():
-        width = batch_size or _choose(program, key, n_trials, chosen, memory)
-    stride = width * len(chosen)
+        key = jax.device_put(key, program.everywhere)
+        width = batch_size or program.width(key, n_trials, memory)
+    stride = width * len(program.devices)
 
     def dispatch(start: int) -> Any:
         # The last round is filled up with repeats of the last trial, which are dropped again.
         numbers = np.minimum(np.arange(start, start + stride), n_trials - 1).astype(np.uint32)
         with precision():
-            placed = jax.device_put(numbers, NamedSharding(mesh, PartitionSpec(_AXIS)))
-            return program(key, placed)
+            return program.run(key, jax.device_put(numbers, program.spread))
 
     ahead = dispatch(0)
     for start in range(0, n_trials, stride):

@@ -54,7 +54,8 @@ def monte_carlo(
         that is in force, 32 bits unless the caller changed it.
     devices : sequence of jax.Device, optional
         Where to run; all local devices of the default backend if not given, or the default device
-        if ``jax.default_device`` sets one.
+        if ``jax.default_device`` sets one. Fewer are used where there are too few trials to share
+        out, and of CPU devices at least one fewer than XLA has threads (it would hang).
     nonfinite : {"raise", "keep"}, default="raise"
         What to do when an output is infinite or not a number: raise at the first batch that has
         one, or let it into the mean.
