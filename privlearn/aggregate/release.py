@@ -143,8 +143,8 @@ def release_bags(
         guarantee = check_label_private(bag, guarantee, accept_label_leak)
         frame = _attach(frame, bag, taken={response, *names})
         source = _BAG
-    outputs = _output_names(source, response, names)
     _check_columns(frame, source, response, names)
+    outputs = _output_names(source, response, names)
     bags = _aggregate(frame.lazy(), source, response, names, mechanism.grid).collect()
     _check_values(bags, source, response, names)
 
