@@ -21,7 +21,7 @@ class Guarantee:
     neighbours : str
         The neighbouring relation, as in "replace one" or "add or remove one".
     condition : str
-        What must hold for the guarantee, if anything ("bags do not overlap", "features are public").
+        What must hold for the guarantee, if anything ("bags do not overlap").
 
     Raises
     ------
