@@ -1,9 +1,10 @@
 """Pieces of charts that every topic draws with: theory lines, simulated dots, error bars, bands.
 
 Each function takes the table and names of its columns and gives one layer; layers are added with
-``+``. Rows in which the plotted column is missing or not finite are left out of that layer only,
-so one table can hold a fine grid for theory and a coarse one for simulation. Columns want plain
-names (letters, digits, underscores), as Vega-Lite gives dots, brackets and quotes a meaning.
+``+``, and `pick_in_legend` finishes a chart whose layers have a `Series`. Rows in which the
+plotted column is missing or not finite are left out of that layer only, so one table can hold a
+fine grid for theory and a coarse one for simulation. Columns want plain names (letters, digits,
+underscores), as Vega-Lite gives dots, brackets and quotes a meaning.
 
 Examples
 --------
@@ -22,6 +23,7 @@ Examples
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,7 @@ import altair as alt
 import polars as pl
 
 _FADED = 0.12  # opacity of what the reader did not pick in the legend, relative to the rest
+_LETTER, _ENTRY = 7, 36  # pixels: a letter of a legend, and what stands around the letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,13 @@ class Series:
             values = table[self.field].drop_nulls()
             order = values.unique(maintain_order=True).to_list()
             order = sorted(order) if values.dtype.is_numeric() else order
-        title = self.field if self.title is None else self.title
-        return {"title": title, "scale": alt.Scale(domain=order)}
+        entry = _ENTRY + _LETTER * max((len(str(value)) for value in order), default=0)
+        columns = alt.ExprRef(f"width > 0 ? max(1, floor(width / {entry})) : {len(order) or 1}")
+        return {
+            "title": self.field if self.title is None else self.title,
+            "scale": alt.Scale(domain=order),
+            "legend": alt.Legend(columns=columns),  # as many as fit the width of the chart
+        }
 
 
 def theory_line(
@@ -101,14 +109,15 @@ def theory_line(
     series : Series, default=None
         One line per value of this column.
     axis : altair.Y, default=None
-        Title, scale and axis of the vertical channel; its column is `y`.
+        Title, scale and axis of the vertical channel; its column is `y`. With a logarithmic
+        scale, rows whose value is not positive are left out.
     dash : sequence of int, default=None
         Lengths of dashes and gaps, for a second theory curve.
     """
     look: dict[str, Any] = {} if series else {"style": "theory"}
     if dash is not None:
         look["strokeDash"] = list(dash)
-    chart = _rows_with(table, y).mark_line(**look).encode(x=x, y=_vertical(y, axis))
+    chart = _rows_with(table, y, axis).mark_line(**look).encode(x=x, y=_vertical(y, axis))
     return _in_series(chart, table, series)
 
 
@@ -124,7 +133,7 @@ def dots(
     """Draw estimates as dots with a tooltip of all columns; parameters as in `theory_line`."""
     if tooltip is None:
         tooltip = tooltips(table.filter(pl.col(y).is_finite()))
-    chart = _rows_with(table, y).mark_point()
+    chart = _rows_with(table, y, axis).mark_point()
     chart = chart.encode(x=x, y=_vertical(y, axis), tooltip=list(tooltip))
     return _in_series(chart, table, series, shape=True)
 
@@ -149,9 +158,10 @@ def error_bars(
     n_sigma : float, default=2.0
         Standard errors to either side. Say it in the caption.
     floor : float, default=None
-        Where bars end below; needed on logarithmic scales, whose bars must not reach 0.
+        Where bars end below. On a logarithmic axis, bars that reach 0 end at half the smallest
+        value unless this says otherwise.
     """
-    bars = _ends(_rows_with(table, y), y, stderr, n_sigma, floor).mark_rule(tooltip=None)
+    bars = _ends(table, y, stderr, n_sigma, axis, floor).mark_rule(tooltip=None)
     chart = bars.encode(x=x, y=_vertical("bar_lower", axis, y), y2="bar_upper:Q")
     return _in_series(chart, table, series)
 
@@ -168,9 +178,7 @@ def band(
     floor: float | None = None,
 ) -> alt.Chart:
     """Draw sampling error as a band around a curve; parameters as in `error_bars`."""
-    area = _ends(_rows_with(table, y), y, stderr, n_sigma, floor).mark_area(
-        tooltip=None, opacity=0.2
-    )
+    area = _ends(table, y, stderr, n_sigma, axis, floor).mark_area(tooltip=None, opacity=0.2)
     chart = area.encode(x=x, y=_vertical("bar_lower", axis, y), y2="bar_upper:Q")
     return _in_series(chart, table, series, opacity=0.2)
 
@@ -242,10 +250,20 @@ def tooltips(table: pl.DataFrame, *columns: str, digits: int = 4) -> list[alt.To
     ]
 
 
-def _rows_with(table: pl.DataFrame, column: str) -> alt.Chart:
-    """Chart of the rows in which a column is a finite number."""
+def _is_log(axis: alt.Y | None) -> bool:
+    """Whether a vertical channel has a logarithmic scale."""
+    channel = None if axis is None else axis.to_dict()
+    return isinstance(channel, dict) and (channel.get("scale") or {}).get("type") == "log"
+
+
+def _rows_with(table: pl.DataFrame, column: str, axis: alt.Y | None) -> alt.Chart:
+    """Chart of the rows in which a column is a number that the axis can show.
+
+    One number below 0 on a logarithmic axis would bend the scale for all the others.
+    """
     value = f"datum[{json.dumps(column)}]"
-    return alt.Chart(table).transform_filter(f"isValid({value}) && isFinite({value})")
+    shown = f"isValid({value}) && isFinite({value})"
+    return alt.Chart(table).transform_filter(f"{shown} && {value} > 0" if _is_log(axis) else shown)
 
 
 def _vertical(column: str, axis: alt.Y | None, title: str | None = None) -> alt.Y:
@@ -256,16 +274,25 @@ def _vertical(column: str, axis: alt.Y | None, title: str | None = None) -> alt.
 
 
 def _ends(
-    chart: alt.Chart, y: str, stderr: str | tuple[str, str], n_sigma: float, floor: float | None
+    table: pl.DataFrame,
+    y: str,
+    stderr: str | tuple[str, str],
+    n_sigma: float,
+    axis: alt.Y | None,
+    floor: float | None,
 ) -> alt.Chart:
-    """Add the two ends of error bars to the rows of a chart."""
+    """Chart of the rows with a value, and the two ends of their error bars."""
     if isinstance(stderr, str):
-        value, half = (f"datum[{json.dumps(y)}]", f"{n_sigma!r} * datum[{json.dumps(stderr)}]")
-        lower, upper = f"{value} - {half}", f"{value} + {half}"
+        value, half = f"datum[{json.dumps(y)}]", f"{n_sigma!r} * datum[{json.dumps(stderr)}]"
+        lower, upper = f"({value} - {half})", f"({value} + {half})"
     else:
         lower, upper = (f"datum[{json.dumps(end)}]" for end in stderr)
     if floor is not None:
         lower, upper = f"max({lower}, {floor!r})", f"max({upper}, {floor!r})"
+    elif _is_log(axis):
+        positive = [v for v in table[y].cast(pl.Float64).drop_nulls() if 0 < v < math.inf]
+        lower = f"{lower} > 0 ? {lower} : {min(positive, default=1.0) / 2!r}"
+    chart = _rows_with(table, y, axis)
     return chart.transform_calculate(bar_lower=lower, bar_upper=upper)
 
 

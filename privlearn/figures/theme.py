@@ -137,6 +137,8 @@ def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
     ------
     TypeError
         If `chart` is no Altair chart.
+    ValueError
+        If it depends on a selection that it does not have.
     """
     if not isinstance(chart, alt.TopLevelMixin):
         raise TypeError(f"draw must return an Altair chart, got {type(chart).__name__}")
@@ -144,7 +146,24 @@ def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
         alt.theme.enable("privlearn"),
         alt.data_transformers.enable("default", consolidate_datasets=True, max_rows=None),
     ):
-        return chart.to_dict()
+        result = chart.to_dict()
+    for name in sorted(_named(result, "param") - _named(result, "name")):
+        raise ValueError(
+            f"the chart depends on the selection {name!r} and has none of that name: finish it "
+            "with marks.pick_in_legend(chart, series), or with add_params"
+        )
+    return result
+
+
+def _named(part: Any, key: str) -> set[str]:
+    """All strings that stand under a key anywhere in a specification but its data."""
+    if isinstance(part, list):
+        return set().union(*(_named(item, key) for item in part))
+    if not isinstance(part, dict):
+        return set()
+    found = {value for name, value in part.items() if name == key and isinstance(value, str)}
+    inner = (item for name, item in part.items() if name not in ("datasets", "values"))
+    return found.union(*(_named(item, key) for item in inner))
 
 
 def themed(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:

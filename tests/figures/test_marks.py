@@ -1,3 +1,5 @@
+import math
+
 import altair as alt
 import polars as pl
 import pytest
@@ -63,12 +65,54 @@ def test_error_bars_reach_the_stated_number_of_standard_errors():
         assert dot["y"] - low == pytest.approx(1.5 * unit)
 
 
-def test_bars_given_by_their_ends_and_a_floor_stay_above_it_on_a_logarithmic_scale():
-    table = TABLE.with_columns(low=pl.col("mean") - 5, high=pl.col("mean") + 5)
+def test_a_logarithmic_axis_shows_what_is_positive_and_is_not_bent_by_the_rest():
+    table = TABLE.with_columns(
+        mean=pl.Series([10.0, -1.0, 0.0, 100.0, 1.0]), se=pl.Series([1.0, 1.0, 1.0, 80.0, 0.1])
+    )
     axis = alt.Y(title="Risk", scale=alt.Scale(type="log"))
-    chart = marks.error_bars(table, "x:Q", "mean", stderr=("low", "high"), axis=axis, floor=0.01)
-    (bars,) = plotted(chart)["rule"]
-    assert all(0 <= end <= 320 for bar in bars for end in (bar["y"], bar["y2"]))
+    found = plotted(
+        marks.error_bars(table, "x:Q", "mean", stderr="se", axis=axis)
+        + marks.dots(table, "x:Q", "mean", axis=axis)
+    )
+    ten, hundred, one = (dot["y"] for dot in found["symbol"][0])
+    assert one - ten == pytest.approx(ten - hundred)
+    assert one > ten
+    assert len(found["rule"][0]) == 3
+    assert all(0 <= end <= 320 for bar in found["rule"][0] for end in (bar["y"], bar["y2"]))
+    # The bar of 100 would reach -60: it ends at half the smallest value.
+    decade = one - ten
+    assert max(found["rule"][0][1][end] for end in ("y", "y2")) == pytest.approx(
+        one + decade * math.log10(2)
+    )
+
+
+def test_bars_given_by_their_ends_end_at_the_stated_floor():
+    table = TABLE.with_columns(low=pl.col("mean") - 5, high=pl.col("mean") + 5)
+    chart = marks.error_bars(table, "x:Q", "mean", stderr=("low", "high"), floor=0.0)
+    (bars,) = plotted(chart + marks.dots(table, "x:Q", "mean"))["rule"]
+    assert len({max(bar["y"], bar["y2"]) for bar in bars}) == 1
+    assert len({min(bar["y"], bar["y2"]) for bar in bars}) == 3
+
+
+@pytest.mark.parametrize(("width", "rows"), [(200, 3), (560, 2), (900, 1)])
+def test_a_legend_of_long_names_takes_as_many_rows_as_it_needs(width, rows):
+    names = [f"{letter}: a method with quite a long name" for letter in "abc"]
+    table = pl.DataFrame({"x": [1.0, 2.0, 3.0], "method": names})
+    series = marks.Series("method")
+    chart = marks.pick_in_legend(marks.dots(table, "x:Q", "x", series=series), series)
+    graph = vl_convert.vegalite_to_scenegraph(theme.spec(chart.properties(width=width)))
+    heights = []
+
+    def walk(item, in_legend=False):
+        in_legend = in_legend or item.get("role") == "legend-entry"
+        if in_legend and item.get("role") == "scope":
+            heights.extend(entry.get("y", 0) for entry in item["items"])
+        for child in item.get("items", []):
+            walk(child, in_legend)
+
+    walk(graph["scenegraph"])
+    assert len(heights) == 3
+    assert len(set(heights)) == rows
 
 
 def test_colour_and_shape_share_one_legend():
@@ -95,6 +139,12 @@ def test_the_legend_can_be_clicked():
         for layer in spec["layer"]
     )
     assert "params" not in theme.spec(combined())
+
+
+def test_a_series_without_its_legend_selection_says_what_is_missing():
+    chart = marks.dots(TABLE, "x:Q", "mean", series=marks.Series("k"))
+    with pytest.raises(ValueError, match=r"'picked_k'.*pick_in_legend"):
+        theme.spec(chart)
 
 
 def test_tooltips_round_numbers_and_leave_out_empty_columns():

@@ -1,7 +1,6 @@
 // Draws the charts one after another in place of their static images, in the colours of the page.
 {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const narrow = window.matchMedia("(max-width: 40rem)");
   const darkConfig = JSON.parse(document.getElementById("dark-config").textContent);
   const views = new Map();
 
@@ -20,11 +19,8 @@
     !["facet", "row", "column"].some((channel) => spec.encoding?.[channel]) &&
     (spec.layer ?? []).every(isPanel);
 
-  const forPage = (spec) => {
-    const own = {
-      background: "transparent",
-      ...(narrow.matches ? { legend: { orient: "top", columns: 2, labelLimit: 140 } } : {}),
-    };
+  const forPage = (spec, width) => {
+    const own = { background: "transparent", legend: { labelLimit: Math.min(320, width - 120) } };
     const config = merged(merged(spec.config ?? {}, own), dark.matches ? darkConfig : {});
     const fitted =
       isPanel(spec) && spec.width === undefined
@@ -40,7 +36,7 @@
       const spec = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
       const options = { actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" } };
       chart.classList.add("live");
-      const { view } = await vegaEmbed(canvas, forPage(spec), options);
+      const { view } = await vegaEmbed(canvas, forPage(spec, chart.clientWidth), options);
       views.set(chart, view);
       chart.dataset.rendered = "true";
     } catch (error) {
@@ -62,7 +58,6 @@
   };
 
   dark.addEventListener("change", drawAll);
-  narrow.addEventListener("change", drawAll);
   drawAll();
   if (window.innerWidth < 1000) document.querySelector(".contents details").open = false;
 }
