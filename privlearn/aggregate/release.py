@@ -25,7 +25,7 @@ __all__ = ["BagRelease", "release_bags"]
 _BAG, _STEPS, _VALID, _SIZE = "bag", "steps", "valid", "size"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BagRelease:
     """A label-private bag table and what it promises.
 
@@ -40,8 +40,9 @@ class BagRelease:
         Names of the columns with the id, the number of rows, and the noisy mean.
     feature_means : tuple of str
         Names of the columns with feature means.
-    mechanism : BagMeanMechanism
-        Bounds, epsilon, and the standard deviation of the noise for a bag of any size.
+    noise_sd : ndarray of shape (m,)
+        Standard deviation of the noise in each mean, in the order of the table: public, and good
+        for weighting bags.
     clamped : bool
         Whether noisy means were cut off at the bounds.
     """
@@ -52,7 +53,7 @@ class BagRelease:
     size: str
     mean: str
     feature_means: tuple[str, ...]
-    mechanism: BagMeanMechanism
+    noise_sd: np.ndarray
     clamped: bool
 
     def __str__(self) -> str:
@@ -165,7 +166,7 @@ def release_bags(
         size=outputs[1],
         mean=outputs[2],
         feature_means=tuple(outputs[3:]),
-        mechanism=mechanism,
+        noise_sd=mechanism.noise_sd(bags[_SIZE].to_numpy()),
         clamped=clamp,
     )
 

@@ -175,6 +175,12 @@ def test_clamping_is_off_unless_asked_for():
     ).all()
 
 
+def test_noise_level_of_each_bag_is_told():
+    released = release(pl.DataFrame(columns()), epsilon=0.5)
+    expected = np.sqrt(2) * 3 / (rows(released.table)["size"] * 0.5)
+    assert released.noise_sd == pytest.approx(expected, rel=1e-6)
+
+
 def test_guarantee_and_print_say_what_is_promised():
     released = release(pl.DataFrame(columns()), epsilon=0.25)
     assert released.guarantee.epsilon == 0.25
