@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import cho_solve
+from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.typing import ArrayLike
 
 Weights = Literal["size", "bag"]
@@ -456,7 +456,8 @@ def conditional_risk(
     matrix = system_matrix(stats, rho)
     if method == "cholesky":
         eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
-        inverse = cho_solve((jnp.linalg.cholesky(matrix), True), eye)
+        half = solve_triangular(jnp.linalg.cholesky(matrix), eye, lower=True)
+        inverse = half.T @ half
     else:
         values, vectors = jnp.linalg.eigh(matrix)
         inverse = (vectors * _inverse_eigenvalues(values, rcond)) @ vectors.T

@@ -78,13 +78,13 @@ def risk_cgmt(gamma: float, k: float, rho: float, signal: float, noise: float) -
 def _saddle(problem: tuple[float, ...]) -> tuple[float, float]:
     """Minimise the inner maximum over (a, b), b >= 0; b enters as exp(log b)."""
     r = problem[3]
+
+    def height(z: Any) -> float:
+        return _inner_maximum(z[0], math.exp(z[1]), *problem)[0]
+
+    start: Any = np.array([-0.3 * r, math.log(0.5)])
     options: Any = {"xatol": 1e-9, "fatol": 1e-14, "maxiter": 4000, "maxfev": 4000}
-    rough = optimize.minimize(
-        lambda z: _inner_maximum(z[0], math.exp(z[1]), *problem)[0],
-        np.array([-0.3 * r, math.log(0.5)]),
-        method="Nelder-Mead",
-        options=options,
-    )
+    rough = optimize.minimize(height, start, method="Nelder-Mead", options=options)
 
     def gradient(z: Any) -> list[float]:
         _, slope_a, slope_b = _inner_maximum(z[0], math.exp(z[1]), *problem)
