@@ -49,7 +49,7 @@ class Figure:
         ``draw(table)`` gives the Altair chart of that table (a polars frame), with no data of
         its own from elsewhere.
     claims : tuple of str, default=()
-        Names of the theory checks (`privlearn.claims`) that certify what is shown.
+        Names, or globs, of the theory checks (`privlearn.claims`) that certify what is shown.
 
     Raises
     ------

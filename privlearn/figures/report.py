@@ -236,11 +236,23 @@ class _Claims:
         self._profile = profile
         self._known: dict[str, tuple[dict[str, Any], ...]] = {}
 
-    def verdicts(self, names: Iterable[str]) -> tuple[dict[str, Any], ...]:
-        for name in names:
+    def verdicts(self, patterns: Iterable[str]) -> tuple[dict[str, Any], ...]:
+        """Give the verdicts on all claims that some names or globs mean, each once."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in (name for pattern in patterns for name in self._names(pattern)):
             if name not in self._known:
                 self._known[name] = self._run(name)
-        return tuple(verdict for name in names for verdict in self._known[name])
+            found.update((verdict["name"], verdict) for verdict in self._known[name])
+        return tuple(found.values())
+
+    def _names(self, pattern: str) -> tuple[str, ...]:
+        from privlearn import claims
+
+        claims.discover()
+        try:
+            return claims.names((pattern,))
+        except LookupError:  # `run` knows whether a file that could not be loaded is to blame
+            return (pattern,)
 
     def _run(self, name: str) -> tuple[dict[str, Any], ...]:
         from privlearn import claims

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,9 +83,13 @@ def test_a_claim_that_several_figures_share_is_run_once(tmp_path, make_figure):
         claims.register(
             claims.Claim("demo/counted", "demo", "one is one", "Peano", measure, resolution=0.01)
         )
-        figures = Registry([make_figure(n, claims=("demo/counted",)) for n in ("one", "two")])
+        patterns = {"one": ("demo/counted", "demo/*"), "two": ("demo/c*",), "three": ("demo",)}
+        figures = Registry([make_figure(name, claims=patterns[name]) for name in patterns])
         assert build(figures=figures, profile="paper", out=tmp_path, progress=False).ok
     assert runs == ["paper"]
+    assert "3 figures" in re.sub("<.*?>", "", (tmp_path / "index.html").read_text())
+    for name in patterns:
+        assert len(export.read_record(tmp_path / name).verdicts) == 1
 
 
 def test_rebuilding_one_figure_keeps_the_others_on_the_page(tmp_path, demo):
