@@ -222,7 +222,9 @@ def reference(
     if not label:
         return rule
     place: dict[str, Any] = (
-        {"align": "left", "dx": 5, "baseline": "top"} if channel == "x" else {"baseline": "bottom", "dy": -4}
+        {"align": "left", "dx": 5, "baseline": "top"}
+        if channel == "x"
+        else {"baseline": "bottom", "dy": -4}
     )
     edge = {"y": alt.value(2)} if channel == "x" else {"x": alt.value("width")}
     if channel == "y":
