@@ -54,7 +54,7 @@ def check_key(key: Any) -> jax.Array:
 def check_devices(devices: Sequence[jax.Device] | None) -> tuple[jax.Device, ...]:
     """Return the devices to use: those given, the default device if one is set, or all."""
     if devices is None:
-        default = jax.config.jax_default_device
+        default = jax.config.jax_default_device  # type: ignore[attr-defined]
         if default is None:
             return tuple(jax.local_devices())
         return (jax.local_devices(backend=default)[0] if isinstance(default, str) else default,)
@@ -122,7 +122,7 @@ class _Program:
         Two rounds of outputs are counted, since one is read while the next is computed. Where the
         backend has no analysis, eight times the outputs are assumed.
         """
-        wide = bool(jax.config.jax_enable_x64)
+        wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
         if wide not in self._bytes:
             shape = (_PROBE * len(self.devices),)
             numbers = jax.ShapeDtypeStruct(shape, jnp.uint32, sharding=self.spread)
