@@ -4,7 +4,15 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules={"clustering", "estimators", "figures", "kernels", "regression", "simulation", "theory"},
+    submodules={
+        "clustering",
+        "estimators",
+        "figures",
+        "kernels",
+        "regression",
+        "simulation",
+        "theory",
+    },
     submod_attrs={
         "clustering": ["MDAV", "MinSizeKMeans"],
         "estimators": ["LookAlikeClustering", "LookAlikeReport"],

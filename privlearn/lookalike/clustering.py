@@ -29,9 +29,9 @@ BlockSize = int | None | Literal["auto"]
 #: Rows x clusters above which "auto" cuts the table in blocks, and the same for one block.
 _MDAV_WHOLE, _MDAV_BLOCK = 100_000_000, 20_000_000
 _FLOW_WHOLE, _FLOW_BLOCK = 20_000_000, 400_000
-#: Distances up to which "auto" tries k-means++ starts beside MDAV.
-_MANY_STARTS = 250_000
-_N_STARTS = 3
+#: "auto" tries this many k-means++ starts, up to so many distances; below so small an m they
+#: lose to MDAV's.
+_N_STARTS, _MANY_STARTS, _LEAST_M = 3, 250_000, 5
 #: Rounds over the blocks, each with other boundaries.
 _ROUNDS = 3
 
@@ -46,6 +46,7 @@ def check_min_size(min_size: object, n_samples: int) -> int:
     """
     if isinstance(min_size, bool) or not isinstance(min_size, Integral):
         raise ValueError(f"min_size must be an integer >= 1, got {min_size!r}")
+    min_size = int(min_size)
     if min_size < 1:
         raise ValueError(f"min_size must be at least 1, got {min_size}")
     if min_size > n_samples:
@@ -53,7 +54,7 @@ def check_min_size(min_size: object, n_samples: int) -> int:
             f"min_size={min_size} cannot be met with n_samples={n_samples} rows: "
             "lower min_size or bring more rows"
         )
-    return int(min_size)
+    return min_size
 
 
 def check_sizes(labels: NDArray[np.intp], min_size: int) -> NDArray[np.intp]:
@@ -75,7 +76,7 @@ class _MinSizeClusterer(ClusterMixin, BaseEstimator):
 
     min_size: int
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:
+    def fit(self, X: Any, y: object = None) -> Self:
         """Find the clusters.
 
         Parameters
@@ -111,7 +112,7 @@ class _MinSizeClusterer(ClusterMixin, BaseEstimator):
     def _partition(self, Z: FloatArray, min_size: int) -> NDArray[np.intp]:
         raise NotImplementedError
 
-    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
+    def predict(self, X: Any) -> NDArray[np.intp]:
         """Cluster of the nearest centre for each row.
 
         For new rows. The rows of the fit keep their cluster in ``labels_`` alone: the nearest
@@ -128,7 +129,7 @@ class _MinSizeClusterer(ClusterMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         Z = self._frame.apply(X, snap=False)
-        return KDTree(self._centers).query(Z)[1].astype(np.intp)
+        return np.asarray(KDTree(self._centers).query(Z)[1], dtype=np.intp)
 
 
 def scaled_group_means(X: FloatArray, labels: NDArray[np.intp], n_groups: int) -> FloatArray:
@@ -179,7 +180,7 @@ class MDAV(_MinSizeClusterer):
     >>> import numpy as np
     >>> X = np.array([[0.0], [0.1], [5.0], [5.2], [9.0], [9.3], [0.2]])
     >>> MDAV(min_size=2).fit(X).cluster_sizes_
-    array([3, 2, 2])
+    array([2, 3, 2])
     """
 
     def __init__(self, min_size: int = 5, *, block_size: BlockSize = "auto") -> None:
@@ -206,7 +207,8 @@ class MinSizeKMeans(_MinSizeClusterer):
         Where to start. MDAV wins at small m, k-means++ at large m; "both" keeps the best. MDAV
         makes n // m clusters, so any other ``n_clusters`` starts from k-means++ alone.
     n_init : int or "auto", default="auto"
-        k-means++ starts. "auto": 3 while n * K <= 250,000, beyond it 0 beside MDAV, else 1.
+        k-means++ starts. "auto": 3 while n * K <= 250,000, beyond that 1; beside MDAV 0 beyond that
+        and for ``min_size`` below 5, where MDAV's start wins.
     max_iter : int, default=300
         Assignments per start.
     tol : float, default=1e-4
@@ -309,8 +311,9 @@ class MinSizeKMeans(_MinSizeClusterer):
         if with_mdav:
             starts.append(group_means(Z, _mdav(Z, min_size, None), n_clusters))
         if self.n_init == "auto":
-            few = len(Z) * n_clusters > _MANY_STARTS
-            n_init = int(not with_mdav) if few else _N_STARTS
+            large = len(Z) * n_clusters > _MANY_STARTS
+            beaten = with_mdav and min_size < _LEAST_M
+            n_init = int(not with_mdav) if large or beaten else _N_STARTS
         elif isinstance(self.n_init, Integral) and self.n_init >= 1:
             n_init = int(self.n_init)
         else:
@@ -321,9 +324,7 @@ class MinSizeKMeans(_MinSizeClusterer):
         starts += [kmeans_plusplus(Z, n_clusters, random_state=rng)[0] for _ in range(n_init)]
         return starts
 
-    def _best_of(
-        self, Z: FloatArray, starts: list[FloatArray], min_size: int
-    ) -> NDArray[np.intp]:
+    def _best_of(self, Z: FloatArray, starts: list[FloatArray], min_size: int) -> NDArray[np.intp]:
         best, least = None, math.inf
         for centers in starts:
             labels, n_iter = polish(Z, centers, min_size, max_iter=self.max_iter, tol=self.tol)
@@ -353,14 +354,17 @@ def check_n_clusters(n_clusters: object, n_samples: int, min_size: int) -> int:
     """
     if n_clusters is None:
         return n_samples // min_size
-    if isinstance(n_clusters, bool) or not isinstance(n_clusters, Integral) or n_clusters < 1:
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, Integral):
         raise ValueError(f"n_clusters must be None or an integer >= 1, got {n_clusters!r}")
+    n_clusters = int(n_clusters)
+    if n_clusters < 1:
+        raise ValueError(f"n_clusters must be None or an integer >= 1, got {n_clusters}")
     if n_clusters * min_size > n_samples:
         raise ValueError(
             f"n_clusters={n_clusters} clusters of at least min_size={min_size} need "
             f"{n_clusters * min_size} rows, but n_samples={n_samples}: lower one of the two"
         )
-    return int(n_clusters)
+    return n_clusters
 
 
 def _rows_per_block(
@@ -375,11 +379,12 @@ def _rows_per_block(
         block_size = default_block_size(min_size, block)
     if isinstance(block_size, bool) or not isinstance(block_size, Integral):
         raise ValueError(f"block_size must be 'auto', None or an integer, got {block_size!r}")
+    block_size = int(block_size)
     if block_size < 2 * min_size:
         raise ValueError(
             f"block_size must be at least 2 * min_size = {2 * min_size}, got {block_size}"
         )
-    return int(block_size) if block_size < n_samples else None
+    return block_size if block_size < n_samples else None
 
 
 def _mdav(Z: FloatArray, min_size: int, block_size: BlockSize) -> NDArray[np.intp]:

@@ -65,7 +65,9 @@ def coordinates(X: FloatArray) -> tuple[FloatArray, Frame]:
     low, high = np.ldexp(low, -exponent), np.ldexp(high, -exponent)
     width = float((high - low).max()) or 1.0
     # An offset that dwarfs the spread leaves rounding errors in the data; the grid covers them.
-    noise = 64 * np.finfo(np.float64).eps * float(max(np.abs(low).max(), np.abs(high).max())) / width
+    noise = (
+        64 * np.finfo(np.float64).eps * float(max(np.abs(low).max(), np.abs(high).max())) / width
+    )
     grid = GRID if noise <= GRID else 2.0 ** math.ceil(math.log2(noise))
     frame = Frame(exponent, low / 2 + high / 2, width, grid, np.zeros(X.shape[1]))
     Z = frame.apply(X)

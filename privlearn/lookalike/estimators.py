@@ -373,7 +373,9 @@ def _given(
     names = np.asarray(clusters)
     if names.shape != (n_samples,):
         raise ValueError(f"clusters must have shape ({n_samples},), got {names.shape}")
-    missing = names != names if names.dtype.kind == "f" else np.equal(names, None)
+    missing = (
+        names != names if names.dtype.kind == "f" else np.array([name is None for name in names])
+    )
     if np.any(missing):
         raise ValueError("clusters has missing values: every row needs a cluster")
     found, labels = np.unique(names, return_inverse=True)

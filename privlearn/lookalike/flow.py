@@ -12,6 +12,7 @@ the optimum (weak duality), whatever the rounding.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -85,9 +86,7 @@ def min_size_assignment(
     return Assignment(labels, prices, cost, least + min_size * prices.sum())
 
 
-def solve(
-    D: FloatArray, min_size: int, prices: FloatArray
-) -> tuple[NDArray[np.intp], FloatArray]:
+def solve(D: FloatArray, min_size: int, prices: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
     """Labels and prices of the optimum; :func:`min_size_assignment` without checks and proof.
 
     ``prices`` is changed in place.
@@ -288,7 +287,7 @@ class _ClusterGraph:
 
     def move(self, path: list[int]) -> None:
         """Pass one point along every edge of a path of clusters, the cheapest one each."""
-        edges = list(zip(path[:-1], path[1:], strict=True))
+        edges = list(itertools.pairwise(path))
         movers = []
         for a, b in edges:
             inside = self.members[a]

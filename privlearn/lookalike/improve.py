@@ -48,8 +48,9 @@ def size_constrained_lloyd(
     best: NDArray[np.intp] | None = None
     objective = np.inf
     prices = np.zeros(len(centers))
-    iteration = 0
-    for iteration in range(1, max_iter + 1):
+    n_iter = 0
+    while n_iter < max_iter:
+        n_iter += 1
         labels, prices = solve(cdist(Z, centers, "sqeuclidean"), min_size, prices)
         if best is not None and np.array_equal(labels, best):
             break
@@ -62,7 +63,7 @@ def size_constrained_lloyd(
             break
         centers = group_means(Z, labels, len(centers))
     assert best is not None
-    return best, iteration
+    return best, n_iter
 
 
 def hartigan_moves(
@@ -140,7 +141,7 @@ def _screen(
         arrive[np.arange(len(rows)), own] = np.inf
         keep = arrive.min(axis=1) < leave * (1 - TOLERANCE)
         return rows[keep], [None] * int(keep.sum())
-    _, near = KDTree(means).query(Z[rows], k=min(_NEAREST, len(means)))
+    near = np.asarray(KDTree(means).query(Z[rows], k=min(_NEAREST, len(means)))[1])
     gaps = Z[rows][:, None, :] - means[near]
     arrive = np.einsum("ikd,ikd->ik", gaps, gaps) * (sizes / (sizes + 1.0))[near]
     arrive[near == own[:, None]] = np.inf

@@ -63,7 +63,7 @@ class LookAlikeRegression(RegressorMixin, BaseEstimator):
     >>> model.lookalike_.report_.anonymity_level
     5
     >>> round(model.score(X, y), 2)
-    0.51
+    0.52
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class LookAlikeRegression(RegressorMixin, BaseEstimator):
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any,
         clusters: ArrayLike | None = None,
         centers: ArrayLike | None = None,
     ) -> Self:
@@ -121,8 +121,7 @@ class LookAlikeRegression(RegressorMixin, BaseEstimator):
             raise ValueError(f"ridge must be a finite number >= 0, got {self.ridge}")
         if self.features not in ("empirical", "known", "base", "drop"):
             raise ValueError(
-                "features must be 'empirical', 'known', 'base' or 'drop', "
-                f"got {self.features!r}"
+                f"features must be 'empirical', 'known', 'base' or 'drop', got {self.features!r}"
             )
         if self.features != "known" and centers is not None:
             raise ValueError("centers are for features='known' only")
@@ -202,7 +201,7 @@ class LookAlikeRegression(RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
 
-    def predict(self, X: ArrayLike) -> FloatArray:
+    def predict(self, X: Any) -> FloatArray:
         """Predict from individual features.
 
         Parameters

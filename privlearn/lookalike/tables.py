@@ -23,7 +23,7 @@ def as_frame(X: object) -> nw.DataFrame[Any] | None:
     TypeError
         For a lazy frame.
     """
-    frame = nw.from_native(X, pass_through=True, allow_series=False)  # type: ignore[call-overload]
+    frame = nw.from_native(X, pass_through=True, allow_series=False)
     if isinstance(frame, nw.LazyFrame):
         raise TypeError("clusters need all rows at once: collect() the lazy table first")
     return frame if isinstance(frame, nw.DataFrame) else None
@@ -80,15 +80,14 @@ def _column_number(item: object, names: list[str], n: int, parameter: str) -> in
         known = f"the columns are {', '.join(map(str, names[:20]))}" if names else "X has no names"
         raise ValueError(f"{parameter} names column {item!r}, but {known}")
     if isinstance(item, Integral) and not isinstance(item, bool):
-        if -n <= item < n:
-            return int(item) % n
+        number = int(item)
+        if -n <= number < n:
+            return number % n
         raise ValueError(f"{parameter} names column {item}, but X has {n} columns")
     raise ValueError(f"{parameter} must name columns by string or integer, got {item!r}")
 
 
-def numbers_of(
-    frame: nw.DataFrame[Any], columns: NDArray[np.intp], parameter: str
-) -> FloatArray:
+def numbers_of(frame: nw.DataFrame[Any], columns: NDArray[np.intp], parameter: str) -> FloatArray:
     """The columns as float64, (n, len(columns)).
 
     Raises
@@ -115,9 +114,7 @@ def numbers_of(
     return out
 
 
-def replace_columns(
-    frame: nw.DataFrame[Any], columns: NDArray[np.intp], values: FloatArray
-) -> Any:
+def replace_columns(frame: nw.DataFrame[Any], columns: NDArray[np.intp], values: FloatArray) -> Any:
     """The native frame, its other columns and its index untouched, with these columns replaced."""
     native = frame.to_native()
     if hasattr(native, "iloc"):  # pandas and its like: by position, so that the index stays
