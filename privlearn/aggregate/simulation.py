@@ -329,21 +329,12 @@ def _draw_statistics(
             features = features @ root.T
         stats = kernels.gram_statistics(features, jnp.zeros(size.m, features.dtype))
         return stats, math.sqrt(size.k) * features.mean(axis=1).T
-    bag_key, contrast_key = jax.random.split(key)
-    between = draws.bartlett(bag_key, size.p, size.m)
-    within = _contrast_factor(contrast_key, size)
+    between, within = draws.bartlett(key, size.p, (size.m, size.n - size.m))
     if root is not None:
         between, within = jnp.asarray(root) @ between, jnp.asarray(root) @ within
     n = jnp.asarray(size.n, between.dtype)
     cross = jnp.zeros(size.p, between.dtype)
     return GramStatistics(between @ between.T, within @ within.T, cross, n), between
-
-
-def _contrast_factor(key: Array, size: _Size) -> Array:
-    """Bartlett factor of the within-bag Gram matrix; a column of zeros for bags of one."""
-    if size.k == 1:
-        return jnp.zeros((size.p, 1))
-    return draws.bartlett(key, size.p, size.n - size.m)
 
 
 def _compare(theta: Array, theta0: np.ndarray, root: np.ndarray | None = None) -> FittedRisk:
