@@ -47,7 +47,9 @@ def _contrib() -> Iterator[Any]:
 
 def grid_exponent(sensitivity: float, size: int) -> int:
     """Return k, where noise for `size` floats lives on multiples of 2^k."""
-    k = math.floor(math.log2(sensitivity * ROUNDING)) - math.ceil(math.log2(max(size, 1)))
+    k = math.floor(math.log2(sensitivity) + math.log2(ROUNDING)) - math.ceil(
+        math.log2(max(size, 1))
+    )
     if k < -1074:
         raise ValueError(f"sensitivity is too small for float64 noise, got {sensitivity!r}")
     return k

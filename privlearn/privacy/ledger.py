@@ -210,7 +210,7 @@ epsilon = 1.2, delta = 0; the budget is epsilon = 1, delta = 0. Nothing was reco
         >>> mechanism = GaussianMechanism(sensitivity=1.0, epsilon=1.0, delta=1e-6)
         >>> _ = ledger.spend(mechanism, count=10)
         >>> round(ledger.tight_epsilon(1e-5), 2)
-        3.08
+        3.14
         """
         if not 0 <= delta < 1:
             raise ValueError(f"delta must lie in [0, 1), got {delta!r}")

@@ -39,9 +39,9 @@ class SumGrid:
     --------
     >>> grid = SumGrid(lower=0.0, upper=50.0, count=1_000_000)
     >>> grid.spacing, grid.sensitivity
-    (7.450580596923828e-09, 50.0)
+    (1.4901161193847656e-08, 50.0)
     >>> grid.snap([-1.0, 1 / 3, 99.0])
-    array([ 0.        ,  0.33333334, 50.        ])
+    array([ 0.        ,  0.33333333, 50.        ])
     """
 
     lower: float

@@ -35,11 +35,12 @@ def gaussian_delta(sigma, sensitivity, epsilon):
     first = special.log_ndtr(mu / 2 - epsilon / mu)
     second = epsilon + special.log_ndtr(-mu / 2 - epsilon / mu)
     by_difference = np.exp(first) * -np.expm1(np.minimum(second - first, 0.0))
-    low = epsilon / mu - mu / 2
-    x = low[..., None] + mu[..., None] * (_NODES + 1) / 2
+    short = np.minimum(mu, 0.5)
+    low = epsilon / short - short / 2
+    x = low[..., None] + short[..., None] * (_NODES + 1) / 2
     slope = 1 - x * math.sqrt(math.pi / 2) * special.erfcx(x / math.sqrt(2))
     density = np.exp(-low * low / 2) / math.sqrt(2 * math.pi)
-    by_integral = density * mu / 2 * (slope @ _WEIGHTS)
+    by_integral = density * short / 2 * (slope @ _WEIGHTS)
     return np.where(mu < 0.5, by_integral, by_difference)
 
 
