@@ -114,13 +114,15 @@ def test_an_entry_that_cannot_be_read_is_not_believed(store):
         assert store.load(odd) is None
 
 
-def test_a_write_that_fails_leaves_the_old_entry_and_nothing_else(store, monkeypatch):
+# fsync: the content did not reach the disk. replace: the writer got no further than its own file.
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_stops_halfway_leaves_the_old_entry_and_nothing_else(store, monkeypatch, step):
     whole = written(store)
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, step, full)
     with pytest.warns(CacheWarning, match="No space left"):
         assert not store.save(KEY, encode({"x": 2.0}), {})
     assert store.path(KEY).read_bytes() == whole
