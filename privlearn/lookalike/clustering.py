@@ -31,7 +31,7 @@ _MDAV_WHOLE, _MDAV_BLOCK = 100_000_000, 20_000_000
 _FLOW_WHOLE, _FLOW_BLOCK = 20_000_000, 400_000
 #: "auto" tries this many k-means++ starts, up to so many distances; below so small an m they
 #: lose to MDAV's.
-_N_STARTS, _MANY_STARTS, _LEAST_M = 3, 250_000, 5
+_N_STARTS, _MANY_STARTS, _LEAST_M = 3, 50_000, 5
 #: Rounds over the blocks, each with other boundaries.
 _ROUNDS = 3
 
@@ -207,7 +207,7 @@ class MinSizeKMeans(_MinSizeClusterer):
         Where to start. MDAV wins at small m, k-means++ at large m; "both" keeps the best. MDAV
         makes n // m clusters, so any other ``n_clusters`` starts from k-means++ alone.
     n_init : int or "auto", default="auto"
-        k-means++ starts. "auto": 3 while n * K <= 250,000, beyond that 1; beside MDAV 0 beyond that
+        k-means++ starts. "auto": 3 while n * K <= 50,000, beyond that 1; beside MDAV 0 beyond that
         and for ``min_size`` below 5, where MDAV's start wins.
     max_iter : int, default=300
         Assignments per start.
