@@ -4,13 +4,14 @@
 a seeded generator is NOT private: releases of real data go through ``Mechanism.release``.
 Precision follows the dtype of `values`; integers give JAX's default float where noise is
 continuous. In float32 the uniforms behind the noise have 2^-23 resolution, so tails end near 16
-scales; use a local ``jax.enable_x64()`` where that matters.
+scales; use the local ``privlearn.simulate.precision.float64()`` where that matters.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def _shape_and_dtype(values, scale):
@@ -18,7 +19,7 @@ def _shape_and_dtype(values, scale):
     return jnp.broadcast_shapes(values.shape, jnp.shape(scale)), dtype
 
 
-def laplace(key, values, scale):
+def laplace(key: jax.Array, values: ArrayLike, scale: ArrayLike) -> jax.Array:
     """Add Laplace noise of density exp(-|x| / scale) / (2 scale); `scale` may be an array.
 
     Examples
@@ -31,7 +32,7 @@ def laplace(key, values, scale):
     return values + jnp.asarray(scale, dtype) * jax.random.laplace(key, shape, dtype)
 
 
-def gaussian(key, values, scale):
+def gaussian(key: jax.Array, values: ArrayLike, scale: ArrayLike) -> jax.Array:
     """Add normal noise of standard deviation `scale`, which may be an array.
 
     Examples
@@ -44,7 +45,7 @@ def gaussian(key, values, scale):
     return values + jnp.asarray(scale, dtype) * jax.random.normal(key, shape, dtype)
 
 
-def discrete_laplace(key, values, scale):
+def discrete_laplace(key: jax.Array, values: ArrayLike, scale: ArrayLike) -> jax.Array:
     """Add integer noise with probabilities proportional to exp(-|x| / scale).
 
     The difference of two geometric variables, each the floor of an exponential of mean `scale`.
@@ -64,7 +65,9 @@ def discrete_laplace(key, values, scale):
     return values + up - down
 
 
-def randomized_response(key, values, keep, n_categories: int):
+def randomized_response(
+    key: jax.Array, values: ArrayLike, keep: ArrayLike, n_categories: int
+) -> jax.Array:
     """Keep each code in 0..n_categories-1 with probability `keep`, else move it to another one.
 
     All other codes are equally likely.

@@ -14,7 +14,7 @@ Sharp edges
   change and parallel composition is wrong. The total says so in its `condition`.
 - Tight composition works on a grid of privacy losses: no coarser than a 48th of the smallest loss,
   unless that takes more than 2^19 points for the composed loss, which is the cap on memory (a
-  million compositions take 1 GB and ten seconds; everyday ones 10 ms). Every rounding is
+  million compositions peak near 1 GB). Every rounding is
   pessimistic, and the basic sum is used where it is smaller. (A fixed grid has taken 75 GB.)
 - Spend before you release: a refused ``spend`` then means that nothing has leaked.
 """

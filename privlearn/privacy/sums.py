@@ -17,11 +17,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from privlearn.privacy.mechanisms import LaplaceMechanism
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,9 @@ def release_means(mechanism: LaplaceMechanism, sums: Any, sizes: Any) -> np.ndar
     return mechanism.release(array) / public
 
 
-def simulate_means(mechanism: LaplaceMechanism, key, sums, sizes):
+def simulate_means(
+    mechanism: LaplaceMechanism, key: jax.Array, sums: ArrayLike, sizes: ArrayLike
+) -> jax.Array:
     """Pure JAX face of :func:`release_means`, for simulation.
 
     Examples
@@ -123,4 +129,6 @@ def simulate_means(mechanism: LaplaceMechanism, key, sums, sizes):
     >>> simulate_means(mechanism, jax.random.key(0), jax.numpy.ones(2), jax.numpy.ones(2)).shape
     (2,)
     """
-    return mechanism.simulate(key, sums) / sizes
+    import jax.numpy as jnp
+
+    return mechanism.simulate(key, sums) / jnp.asarray(sizes)

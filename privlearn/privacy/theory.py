@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
-def gaussian_delta(sigma, sensitivity, epsilon):
+def gaussian_delta(sigma: ArrayLike, sensitivity: ArrayLike, epsilon: ArrayLike) -> np.ndarray:
     r"""Exact delta of the Gaussian mechanism at epsilon.
 
     .. math:: \delta = \Phi(\tfrac{\Delta}{2\sigma} - \tfrac{\epsilon\sigma}{\Delta})
@@ -90,7 +91,7 @@ def gaussian_epsilon(sigma: float, sensitivity: float, delta: float) -> float:
     return float(optimize.brentq(excess, 0.0, high, xtol=1e-14))
 
 
-def randomized_response_keep(epsilon, n_categories):
+def randomized_response_keep(epsilon: ArrayLike, n_categories: ArrayLike) -> np.ndarray:
     """Probability of telling the truth: e^eps / (e^eps + k - 1).
 
     Kairouz, Bonawitz and Ramage, "Discrete distribution estimation under local privacy", 2016.
@@ -103,7 +104,7 @@ def randomized_response_keep(epsilon, n_categories):
     return 1 / (1 + (np.asarray(n_categories) - 1) * np.exp(-np.asarray(epsilon, dtype=float)))
 
 
-def randomized_response_epsilon(keep, n_categories):
+def randomized_response_epsilon(keep: ArrayLike, n_categories: ArrayLike) -> np.ndarray:
     """Epsilon of k-ary randomised response with truth probability `keep`.
 
     Examples

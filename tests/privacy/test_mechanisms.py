@@ -22,6 +22,7 @@ from privlearn.privacy import (
     kernels,
     theory,
 )
+from privlearn.simulate.precision import float64
 
 FALSE_ALARM = 1e-7  # for each statistical test here; well under 1e-6 for the file
 N_RELEASE, N_SIMULATE = 60_000, 1_000_000
@@ -208,7 +209,7 @@ def test_simulated_noise_follows_an_array_of_scales_and_has_a_gradient():
 
 
 def test_simulate_in_float64_under_a_local_flag():
-    with jax.enable_x64():
+    with float64():
         noise = LAPLACE.simulate(jax.random.key(0), jnp.zeros(3, jnp.float64))
         assert noise.dtype == jnp.float64
     with pytest.raises(TypeError, match="values must be integers"):
