@@ -18,6 +18,7 @@ from privlearn.replicable.theory.designs import (
 )
 from privlearn.replicable.theory.laws import (
     binomial_gap,
+    jointly_rounded_differ,
     masses_differ,
     means_differ,
     median_gap,
@@ -48,6 +49,7 @@ __all__ = [
     "calibrated_window_rows",
     "heavy_hitters_design",
     "jl_dimension",
+    "jointly_rounded_differ",
     "k_centers_bound",
     "masses_design",
     "masses_differ",
