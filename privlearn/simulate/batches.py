@@ -48,6 +48,13 @@ def check_key(key: Any) -> jax.Array:
         )
     if key.shape != ():
         raise ValueError(f"key must be a single key, got an array of keys of shape {key.shape}")
+    implementation = str(jax.random.key_impl(key))
+    if "rbg" in implementation:
+        # Under vmap these draw for the whole batch from its first key.
+        raise ValueError(
+            f"key is of implementation {implementation!r}, with which the draws of a trial depend "
+            'on its batch: make one with jax.random.key(seed, impl="threefry2x32")'
+        )
     return key
 
 

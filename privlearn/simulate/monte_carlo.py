@@ -43,7 +43,8 @@ def monte_carlo(
         Pure JAX function from one typed key to a pytree of real arrays (booleans and integers
         count as numbers, so an event's probability is the mean of its indicator).
     key : jax.Array
-        One typed key, from ``jax.random.key``.
+        One typed key, from ``jax.random.key``. Not of the implementations "rbg" and "unsafe_rbg":
+        under ``vmap`` their draws depend on the batch.
     n_trials : int
         Number of trials, at least 2 and at most 2**32.
     batch_size : int, optional

@@ -293,6 +293,8 @@ def test_kept_values_reach_the_mean_without_warnings(recwarn):
         ({"key": 0}, TypeError, r"key must be a typed JAX key, got int.*jax.random.key\(seed\)"),
         ({"key": jax.random.PRNGKey(0)}, TypeError, "uint32.*wrap_key_data"),
         ({"key": jax.random.split(KEY)}, ValueError, r"single key.*shape \(2,\)"),
+        ({"key": jax.random.key(0, impl="rbg")}, ValueError, "'rbg'.*depend on its batch"),
+        ({"key": jax.random.key(0, impl="unsafe_rbg")}, ValueError, "'unsafe_rbg'.*threefry"),
         ({"devices": []}, ValueError, "devices must name at least one"),
         ({"devices": ["cpu"]}, TypeError, "devices must be JAX devices, got 'cpu'"),
         ({"devices": jax.devices()[:1] * 2}, ValueError, "twice"),
