@@ -234,8 +234,21 @@ def reference(
 
 
 def pick_in_legend(chart: Any, series: Series | None) -> Any:
-    """Let the reader click an entry of the legend to bring its series out."""
-    return chart if series is None else chart.add_params(series.picked)
+    """Let the reader click an entry of the legend to bring its series out.
+
+    Panels side by side share their legend: finish the whole chart, not each panel.
+    """
+    if series is None:
+        return chart
+    for panels in ("hconcat", "vconcat", "concat"):
+        if getattr(chart, panels, alt.Undefined) is not alt.Undefined:
+            # The selection is global once it is declared; declared in each panel it would be
+            # declared twice, which Altair mends with a warning.
+            chart = chart.copy()
+            first, *others = chart[panels]
+            chart[panels] = [first.add_params(series.picked), *others]
+            return chart
+    return chart.add_params(series.picked)
 
 
 def tooltips(table: pl.DataFrame, *columns: str, digits: int = 4) -> list[alt.Tooltip]:
