@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     SystemExit
         Always.
     """
+    from privlearn.environment import widen_xla_pool
+
+    widen_xla_pool()
     sys.exit(app(argv))
 
 
