@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 @app.command(
     help_epilogue=_examples(
         "privlearn figures --list",
-        "privlearn figures aggregate --out /tmp/figures",
+        "privlearn figures aggregate --out somewhere/else",
         "privlearn figures 'aggregate-*' --profile paper --no-checks",
     )
 )
