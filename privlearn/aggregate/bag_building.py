@@ -167,13 +167,12 @@ def _risks(
             stats = stats._replace(cross=stats.between @ theta0)
 
         def at(rho: Array, ridge: Array) -> Array:
-            theta = kernels.solve(stats, rho, ridge)
-            # The ridge counts as a part of the within-bag matrix, with rho = 1.
-            penalised = stats._replace(
-                within=kernels.system_matrix(stats, rho, ridge) - stats.between
-            )
-            spread = kernels.conditional_risk(penalised, 1.0, noise + laplace_noise)
-            return jnp.sum((theta - theta0) ** 2) + spread.variance
+            # One factorisation for the fit and for its variance: two independent ones in a
+            # batched program can deadlock XLA's CPU pool (jax 0.10, two threads).
+            inverse = kernels.pseudo_inverse(kernels.system_matrix(stats, rho, ridge))
+            response = inverse @ stats.between
+            variance = (noise + laplace_noise) * jnp.sum(response * inverse)
+            return jnp.sum((inverse @ stats.cross - theta0) ** 2) + variance
 
         flat = jax.vmap(at)(rhos.reshape(-1), ridges.reshape(-1))
         return flat.reshape(rhos.shape)

@@ -350,6 +350,12 @@ def augmented_rows(
     return jnp.concatenate(rows), jnp.concatenate(targets)
 
 
+def pseudo_inverse(matrix: Array, rcond: float | None = None) -> Array:
+    """Invert a symmetric matrix (p, p), its small eigenvalues taken as zero (see `solve`)."""
+    values, vectors = jnp.linalg.eigh(matrix)
+    return (vectors * _inverse_eigenvalues(values, rcond)) @ vectors.T
+
+
 def _inverse_eigenvalues(values: Array, rcond: float | None) -> Array:
     """1 / value, or 0 for those not above rcond * the largest (values ascend, as from eigh)."""
     if rcond is None:
@@ -459,8 +465,7 @@ def conditional_risk(
         half = solve_triangular(jnp.linalg.cholesky(matrix), eye, lower=True)
         inverse = half.T @ half
     else:
-        values, vectors = jnp.linalg.eigh(matrix)
-        inverse = (vectors * _inverse_eigenvalues(values, rcond)) @ vectors.T
+        inverse = pseudo_inverse(matrix, rcond)
     response = inverse @ stats.between
     variance = jnp.asarray(noise) * jnp.sum(response * inverse)
     p = matrix.shape[-1]
