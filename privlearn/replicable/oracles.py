@@ -47,6 +47,7 @@ class WeightedKMedians(ClusterMixin, BaseEstimator):
     labels_ : ndarray of shape (n,)
     inertia_ : float
         Sum of weighted distances.
+    n_iter_ : int
 
     Examples
     --------
@@ -85,7 +86,8 @@ class WeightedKMedians(ClusterMixin, BaseEstimator):
         points = (X - X[0]) / scale
         centres = self._start(points, weight, k)
         cost = _cost(points, weight, centres)
-        for _ in range(self.max_iter):
+        for n_iter in range(1, self.max_iter + 1):
+            self.n_iter_ = n_iter
             labels = pairwise_distances_argmin(points, centres)
             moved = np.array([
                 _geometric_median(points[labels == j], weight[labels == j], centres[j])

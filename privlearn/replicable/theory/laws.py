@@ -176,7 +176,7 @@ def jointly_rounded_differ(
     Examples
     --------
     >>> round(jointly_rounded_differ(2000, [0.3, 0.3, 0.4], 0.1), 2)
-    0.19
+    0.25
     """
     n, alpha = check.count("n", n), check.positive("alpha", alpha)
     p = np.asarray(masses, dtype=np.float64)
