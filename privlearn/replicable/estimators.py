@@ -14,7 +14,7 @@ from . import theory
 from .coreset import Coreset, in_units_of, summarise
 from .forecast import Forecast, forecast_tree
 from .k_centers import ReplicableKCenters
-from .oracles import WeightedKMedians, check_n_clusters, solve
+from .oracles import WeightedKMedians, check_n_clusters, one_thread, solve
 from .primitives import replicable_round
 from .quadtree import QuadTree, grow
 from .space import NearestCentre
@@ -170,7 +170,7 @@ class _TreeClusterer(NearestCentre):
         if self.opt is not None:
             return self.opt / self.box_.half_side**power, 0.0
         some = points[:: max(1, -(-len(points) // _GUESS_ROWS))]
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), one_thread():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
             model = KMeans(min(k, len(some)), n_init=4, random_state=integer_seed(seed, "guess"))
             centres = model.fit(some).cluster_centers_

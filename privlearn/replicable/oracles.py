@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from numbers import Integral
 from typing import Any, Self
 
@@ -17,12 +17,11 @@ from sklearn.utils.validation import (
     has_fit_parameter,
     validate_data,
 )
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 FloatArray = NDArray[np.float64]
 
 _SWAPS_UP_TO = 512  # rows up to which every row is a candidate centre
-_ONE_CHUNK = 256  # rows that scikit-learn's KMeans adds up in one order, whatever the threads
 
 
 class WeightedKMedians(ClusterMixin, BaseEstimator):
@@ -156,14 +155,26 @@ def solve(
     if "random_state" in parameters and state is None:
         changes["random_state"] = seed
     model.set_params(**changes)
-    # With several threads the additions of a large coreset have no fixed order.
-    one_thread = len(points) > _ONE_CHUNK
-    with threadpool_limits(1) if one_thread else contextlib.nullcontext():
+    with one_thread():
         model.fit(points, sample_weight=weights)
     centres = getattr(model, "cluster_centers_", None)
     if centres is None:
         raise TypeError(f"oracle must have cluster_centers_ after fit, {model!r} has none")
     return in_order(np.asarray(centres, dtype=np.float64))
+
+
+def one_thread() -> Any:
+    """Context in which native code uses one thread.
+
+    With several, the additions of a large coreset have no fixed order; and on a small one threads
+    only wait for each other.
+    """
+    return _controller().limit(limits=1)
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def in_order(centres: FloatArray) -> FloatArray:

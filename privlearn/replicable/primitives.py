@@ -135,21 +135,37 @@ def replicable_mean(
 
 
 def replicable_threshold(
-    *, low: float, high: float, shared_seed: int, purpose: str = "threshold", label: int = 0
-) -> float:
+    *,
+    low: float,
+    high: float,
+    shared_seed: int,
+    purpose: str = "threshold",
+    label: ArrayLike = 0,
+) -> Any:
     """A threshold, uniform on [low, high), the same for everyone who has the seed.
 
     Two runs that compare their frequencies v1 and v2 with it disagree with probability
     |clip(v1) - clip(v2)| / (high - low), clipping to [low, high].
 
+    Parameters
+    ----------
+    low, high : float
+        Range, 0 <= low < high.
+    shared_seed : int
+        Shared by all runs.
+    purpose : str, default="threshold"
+        Name of this use.
+    label : int or array of int, default=0
+        Which one of several; an array of labels gives an array of thresholds.
+
     Examples
     --------
-    >>> 0.2 <= replicable_threshold(low=0.2, high=0.25, shared_seed=1) < 0.25
+    >>> bool(0.2 <= replicable_threshold(low=0.2, high=0.25, shared_seed=1) < 0.25)
     True
     """
     low, high = window(low, high)
-    u = float(uniforms(check_shared_seed(shared_seed), f"threshold/{purpose}", label))
-    return low + (high - low) * u
+    u = uniforms(check_shared_seed(shared_seed), f"threshold/{purpose}", label)
+    return (low + (high - low) * u)[()]
 
 
 def replicable_heavy_hitters(
@@ -196,7 +212,9 @@ def replicable_heavy_hitters(
     column = np.asarray(values)
     if column.ndim != 1 or len(column) == 0:
         raise ValueError(f"values must have shape (n,) with n >= 1, got {column.shape}")
-    threshold = replicable_threshold(low=low, high=high, shared_seed=shared_seed, purpose=purpose)
+    threshold = float(
+        replicable_threshold(low=low, high=high, shared_seed=shared_seed, purpose=purpose)
+    )
     found, counts = np.unique(column, return_counts=True)
     heavy = counts / len(column) >= threshold
     if candidates is not None:
