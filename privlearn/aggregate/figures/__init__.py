@@ -1,5 +1,8 @@
-"""The figures of learning from aggregate responses: synthetic, private, and on real tables."""
+"""The figures of learning from aggregate responses: synthetic, on real tables, and private."""
 
-from privlearn.aggregate.figures import private, real, synthetic
+# The order of import is the order of the report.
+from privlearn.aggregate.figures import synthetic  # noqa: I001
+from privlearn.aggregate.figures import real
+from privlearn.aggregate.figures import private
 
 __all__ = ["private", "real", "synthetic"]

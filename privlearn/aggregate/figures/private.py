@@ -80,7 +80,7 @@ def _mean_risk(trial: Callable[[jax.Array], Any], n_trials: int, seed: int) -> t
 def draw_bag_size(table: pl.DataFrame) -> alt.LayerChart:
     """Risk against bag size; dashed lines are individual noise with tuned ridge."""
     series = Series("epsilon", title="epsilon", order=sorted(table["epsilon"].unique().to_list()))
-    x = alt.X("k:Q", title="Bag size k").scale(type="log")
+    x = alt.X("k:Q", title="Bag size k").scale(type="log", nice=False)
     axis = alt.Y(title="Risk (signal = 1)").scale(type="log")
     chart = theory_and_simulation(
         table, x=x, theory="theory", mean="mean", stderr="stderr", series=series, axis=axis,
@@ -130,7 +130,10 @@ register(
         },
         compute=bag_size_table,
         draw=draw_bag_size,
-        claims=("aggregate/*",),
+        claims=(
+            "aggregate/private-laplace-noise",
+            "aggregate/private-ridge-baseline",
+        ),
     )
 )
 
@@ -231,7 +234,10 @@ register(
         },
         compute=clip_table,
         draw=draw_clip,
-        claims=("aggregate/*",),
+        claims=(
+            "aggregate/private-clipping",
+            "aggregate/private-best-clip",
+        ),
     )
 )
 
@@ -276,7 +282,7 @@ def curated_table(
 def draw_curated(table: pl.DataFrame) -> alt.LayerChart:
     """Risk against epsilon, one line a bagging."""
     series = Series("bags", title="", order=table["bags"].unique(maintain_order=True).to_list())
-    x = alt.X("epsilon:Q", title="epsilon").scale(type="log", base=2)
+    x = alt.X("epsilon:Q", title="epsilon").scale(type="log", base=2, nice=False)
     axis = alt.Y(title="Risk (signal = 1)").scale(type="log")
     return pick_in_legend(
         theory_line(table, x, "mean", series=series, axis=axis)

@@ -101,7 +101,12 @@ register(
         },
         compute=bias_variance_table,
         draw=draw_bias_variance,
-        claims=("aggregate/*",),
+        claims=(
+            "aggregate/interpolating-bias",
+            "aggregate/interpolating-variance",
+            "aggregate/interpolating-shrinkage",
+            "aggregate/saddle-point-equals-closed-form",
+        ),
     )
 )
 
@@ -141,7 +146,7 @@ def draw_double_descent(table: pl.DataFrame) -> alt.LayerChart:
     """Risk against p / n on logarithmic scales."""
     return theory_and_simulation(
         table,
-        x=alt.X("gamma:Q", title="Features per sample, p / n").scale(type="log"),
+        x=alt.X("gamma:Q", title="Features per sample, p / n").scale(type="log", nice=False),
         theory="theory",
         mean="mean",
         stderr="stderr",
@@ -173,7 +178,7 @@ register(
                 "signal": 2.0,
                 "noise": 0.5,
                 "n_trials": 30,
-                "n_dots": 12,
+                "n_dots": 6,
                 "seed": 2,
             },
             "paper": {
@@ -188,7 +193,12 @@ register(
         },
         compute=double_descent_table,
         draw=draw_double_descent,
-        claims=("aggregate/*",),
+        claims=(
+            "aggregate/bag-loss-exact",
+            "aggregate/bag-loss-min-norm-exact",
+            "aggregate/instance-loss-exact",
+            "aggregate/overparametrised-exact",
+        ),
     )
 )
 
@@ -248,7 +258,7 @@ def draw_snr_threshold(table: pl.DataFrame) -> alt.LayerChart:
     )
     lines = theory_and_simulation(
         table,
-        x=alt.X("snr:Q", title="Signal-to-noise ratio").scale(type="log"),
+        x=alt.X("snr:Q", title="Signal-to-noise ratio").scale(type="log", nice=False),
         theory="theory",
         mean="mean",
         stderr="stderr",
@@ -291,7 +301,7 @@ register(
         },
         compute=snr_threshold_table,
         draw=draw_snr_threshold,
-        claims=("aggregate/*",),
+        claims=("aggregate/snr-threshold",),
     )
 )
 
@@ -316,7 +326,7 @@ def draw_best_rho(table: pl.DataFrame) -> alt.LayerChart:
     positive = table.filter(pl.col("rho") > 0)
     line = theory_line(
         positive,
-        alt.X("snr:Q", title="Signal-to-noise ratio").scale(type="log"),
+        alt.X("snr:Q", title="Signal-to-noise ratio").scale(type="log", nice=False),
         "rho",
         series=series,
         axis=alt.Y(title="Best rho").scale(type="log"),
@@ -342,7 +352,7 @@ register(
         },
         compute=best_rho_table,
         draw=draw_best_rho,
-        claims=("aggregate/*",),
+        claims=("aggregate/best-rho",),
     )
 )
 
