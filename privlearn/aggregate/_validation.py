@@ -68,6 +68,38 @@ def bag_responses(y: np.ndarray, index: BagIndex, response: str) -> np.ndarray:
     return means
 
 
+def score_weights(sample_weight: Any, index: BagIndex, weights: str) -> np.ndarray:
+    """Weight of each bag in a score: of its rows together, or by the rule used in fitting."""
+    if sample_weight is None:
+        return index.sizes.astype(float) if weights == "size" else np.ones(len(index.sizes))
+    rows = np.asarray(sample_weight, float)
+    if rows.shape != index.codes.shape:
+        raise ValueError(
+            f"sample_weight must have one weight per row ({len(index.codes)}), got {rows.shape}"
+        )
+    if not (np.isfinite(rows) & (rows >= 0)).all() or rows.sum() == 0:
+        raise ValueError("sample_weight must be finite, >= 0 and not all zero")
+    return np.bincount(index.codes, rows, minlength=len(index.sizes))
+
+
+def check_shares(shares: np.ndarray) -> np.ndarray:
+    """Check proportions a bag, (m,) of the second class or (m, n_classes); returns the latter."""
+    if shares.ndim > 2 or (shares.ndim == 2 and shares.shape[1] < 2):
+        raise ValueError(f"y must hold one proportion or one a class, got shape {shares.shape}")
+    if (shares < -CONSTANT_TOLERANCE).any() or (shares > 1 + CONSTANT_TOLERANCE).any():
+        raise ValueError(
+            f"y must hold proportions in [0, 1], got values from {shares.min():.6g} to "
+            f"{shares.max():.6g}. Clip released proportions first (that costs no privacy); for "
+            "class labels pass response='individual'"
+        )
+    shares = np.clip(shares, 0.0, 1.0)
+    if shares.ndim == 1:
+        return np.stack([1 - shares, shares], axis=1)
+    if not np.allclose(shares.sum(axis=1), 1, atol=1e-6):
+        raise ValueError("y must hold proportions that sum to 1 over the classes of each bag")
+    return shares
+
+
 def check_numeric(values: Any, name: str) -> None:
     """Refuse what holds objects or text that are no numbers, by the name of the argument."""
     dtype = getattr(values, "dtype", None)

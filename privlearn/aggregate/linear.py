@@ -113,19 +113,64 @@ def centred_path(
     ridge: ArrayLike,
     fit_intercept: bool,
 ) -> tuple[Array, Array, Array]:
-    """Coefficients (r, p), intercepts (r,) and condition ratios (r,) for every rho."""
+    """Coefficients (r, p), intercepts (r,) and condition ratios (r,) for every rho.
+
+    Without a ridge a unique solution does not depend on the scale of the columns, so it is found
+    with columns of equal scale. Where that problem is (nearly) singular, its condition ratio below
+    `CONDITION_LIMIT`, the least-norm solution in the units given is returned.
+    """
     if fit_intercept:
         features, means, mean_x, mean_y = centred(features, means, codes, weight)
     else:
         mean_x, mean_y = jnp.zeros(features.shape[1], features.dtype), jnp.zeros((), means.dtype)
     stats = weighted_statistics(features, means, codes, weight)
-    coef = kernels.solve_path(stats, rhos, ridge)
+    size = jnp.sqrt(jnp.diagonal(stats.between) + jnp.diagonal(stats.within))
+    scale = jnp.where((jnp.asarray(ridge) > 0) | (size == 0), 1.0, size)
+    scaled = stats._replace(
+        between=stats.between / scale / scale[:, None],
+        within=stats.within / scale / scale[:, None],
+        cross=stats.cross / scale,
+    )
+    unique, ratios = diagonal_path(scaled, rhos, ridge)
+    good = ratios > CONDITION_LIMIT
 
-    def condition(rho: Array) -> Array:
-        values = jnp.linalg.eigvalsh(kernels.system_matrix(stats, rho, ridge))
-        return jnp.where(values[-1] > 0, values[0] / values[-1], 0.0)
+    def with_least_norm() -> Array:
+        return jnp.where(good[:, None], unique / scale, kernels.solve_path(stats, rhos, ridge))
 
-    return coef, mean_y - coef @ mean_x, jax.vmap(condition)(rhos)
+    # A branch, not a choice between two results: XLA's CPU runtime (jaxlib 0.10) can deadlock when
+    # two batched decompositions of one program run at the same time.
+    coef = jax.lax.cond(good.all(), lambda: unique / scale, with_least_norm)
+    return coef, mean_y - coef @ mean_x, ratios
+
+
+def diagonal_path(
+    stats: kernels.GramStatistics, rhos: Array, ridge: ArrayLike = 0.0
+) -> tuple[Array, Array]:
+    """`kernels.solve_path` for a regular problem, by two decompositions instead of one a rho.
+
+    In coordinates in which between + ridge + within is the identity and between + ridge is
+    diagonal, with entries d, the system of every rho is diagonal: d + rho (1 - d).
+
+    Returns
+    -------
+    solutions : Array, shape (r, p)
+        Meaningful where the ratio is not tiny.
+    ratios : Array, shape (r,)
+        Lower bound of smallest / largest eigenvalue of the system of each rho.
+    """
+    fixed = kernels.system_matrix(stats, 0.0, ridge)
+    values, vectors = jnp.linalg.eigh(fixed + stats.within)
+    top = jnp.maximum(values[-1], jnp.finfo(values.dtype).tiny)
+    whiten = vectors / jnp.sqrt(jnp.maximum(values, jnp.finfo(values.dtype).eps * top))
+    shares, turn = jnp.linalg.eigh(whiten.T @ fixed @ whiten)
+    axes = whiten @ turn
+    shares = jnp.clip(shares, 0.0, 1.0)
+    diagonal = shares + rhos[:, None] * (1 - shares)
+    least, most = diagonal.min(axis=1), diagonal.max(axis=1)
+    ratios = values[0] / top * least / most
+    # A share of 0 is rounding away from 0: what it says is that the bag means do not decide.
+    safe = jnp.maximum(diagonal, jnp.finfo(values.dtype).eps * most[:, None])
+    return (stats.cross @ axes / safe) @ axes.T, ratios
 
 
 @functools.partial(jax.jit, static_argnames="fit_intercept")
@@ -193,7 +238,7 @@ def fit_linear(
         else:
             found = _gram_path(data, weight, jnp.asarray(rhos), ridge, fit_intercept)
             coef, intercept, condition = (np.array(part) for part in found)
-            redo = (condition < CONDITION_LIMIT) & (solver == "auto")
+            redo = ~(condition > CONDITION_LIMIT) & (solver == "auto")
         if redo.any():
             parts = _rows_path(
                 data, weight, jnp.asarray(rhos[redo]), ridge, weights, fit_intercept, alpha > 0

@@ -70,7 +70,11 @@ class BagKFold(BaseCrossValidator):
         self.random_state = random_state
 
     def split(
-        self, X: Any, y: Any = None, bags: ArrayLike | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        groups: ArrayLike | None = None,
+        bags: ArrayLike | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the rows of the training and of the held-out bags of each fold.
 
@@ -78,9 +82,14 @@ class BagKFold(BaseCrossValidator):
         ----------
         X : array-like, shape (n, p)
         y : ignored
+        groups : array-like, default=None
+            The bags, for tools that know them under scikit-learn's name.
         bags : array-like of int or str, shape (n,), default=None
             Bag of each row; None means that every row is its own bag.
         """
+        if groups is not None and bags is not None:
+            raise ValueError("groups and bags are two names for the same: give one")
+        bags = groups if bags is None else bags
         n = X.shape[0] if hasattr(X, "shape") else len(X)
         index = index_bags(np.arange(n) if bags is None else bags, n)
         for out in self.held_out(len(index.sizes)):
@@ -98,7 +107,9 @@ class BagKFold(BaseCrossValidator):
             fold = check_random_state(self.random_state).permutation(fold)
         return fold == np.arange(self.n_splits)[:, None]
 
-    def get_n_splits(self, X: Any = None, y: Any = None, bags: Any = None) -> int:
+    def get_n_splits(
+        self, X: Any = None, y: Any = None, groups: Any = None, bags: Any = None
+    ) -> int:
         """Return the number of folds."""
         return self.n_splits
 
@@ -168,7 +179,7 @@ def held_out_bags(cv: Any, data: BagData) -> np.ndarray:
         return BagKFold(min(int(cv), m)).held_out(m)
     if isinstance(cv, BagKFold):
         return cv.held_out(m)
-    if hasattr(cv, "split"):
+    if hasattr(cv, "split") and not isinstance(cv, str):
         folds = cv.split(np.zeros((n, 1)), None, data.codes)
     elif np.iterable(cv) and not isinstance(cv, (str, bytes)):
         folds = cv

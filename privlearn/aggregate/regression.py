@@ -213,23 +213,31 @@ class AggregateRegressor(RegressorMixin, BaseEstimator):
         """
         predictions = self.predict(X)
         index = valid.check_bags(bags, len(predictions), least=1)
-        return BagPredictions(index.labels, _bag_means(predictions, index))
+        return BagPredictions(index.labels, bag_means(predictions, index))
 
-    def score(self, X: Any, y: Any, bags: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        bags: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Coefficient of determination of the mean responses of bags (weighted as in fitting).
 
         Parameters
         ----------
         X, y, bags
             As in `fit`. Without bags it is the ordinary R^2 of rows.
+        sample_weight : array-like, shape (n,), default=None
+            Weight of each row instead: a bag weighs what its rows weigh together.
         """
         check_is_fitted(self)
         self._check_parameters()
         data = self._read(X, y, bags, reset=False)
         predictions = data.features @ self.coef_ + self.intercept_
         index = BagIndex(data.codes, np.arange(len(data.sizes)), data.sizes)
-        weight = data.sizes if self.weights == "size" else None
-        return float(r2_score(data.means, _bag_means(predictions, index), sample_weight=weight))
+        weight = valid.score_weights(sample_weight, index, self.weights)
+        return float(r2_score(data.means, bag_means(predictions, index), sample_weight=weight))
 
     @property
     def _chosen(self) -> int:
@@ -306,7 +314,7 @@ class AggregateRegressor(RegressorMixin, BaseEstimator):
         An intercept makes D zero.
         """
         index = BagIndex(data.codes, np.arange(len(data.sizes)), data.sizes)
-        centres = _bag_means(data.features, index)
+        centres = bag_means(data.features, index)
         weight = data.sizes / len(data.codes) if self.weights == "size" else 1 / len(data.sizes)
         weight = np.broadcast_to(weight, data.means.shape)
         mean_x, mean_y = weight @ centres, weight @ data.means
@@ -331,7 +339,8 @@ class AggregateRegressor(RegressorMixin, BaseEstimator):
         return path._replace(intercept=mean_y - path.coef @ mean_x)
 
 
-def _bag_means(values: np.ndarray, index: BagIndex) -> np.ndarray:
+def bag_means(values: np.ndarray, index: BagIndex) -> np.ndarray:
+    """Mean of the rows of each bag, shape (m, ...), in NumPy."""
     sums = np.zeros((len(index.sizes), *values.shape[1:]))
     np.add.at(sums, index.codes, values)
     return sums / index.sizes.reshape((-1,) + (1,) * (values.ndim - 1))
