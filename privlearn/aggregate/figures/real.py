@@ -255,10 +255,10 @@ def draw_cv(table: pl.DataFrame) -> alt.HConcatChart:
     panels = []
     for name in TABLES:
         part = table.filter(pl.col("data") == name)
-        layers = error_bars(part, x, "mse", stderr="stderr", series=series, axis=axis) + dots(
+        bars = error_bars(part, x, "mse", stderr="stderr", series=series, axis=axis)
+        layers = bars.encode(xOffset=beside) + dots(
             part, x, "mse", series=series, axis=axis
-        )
-        layers = alt.layer(*(layer.encode(xOffset=beside) for layer in layers.layer))
+        ).encode(xOffset=beside)
         panels.append(layers.properties(title=name, width=260, height=280))
     return pick_in_legend(alt.hconcat(*panels), series)
 
