@@ -16,6 +16,7 @@ arXiv 2401.11081 (losses and rho); weights for unequal bags are ours.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -176,15 +177,20 @@ def gram_statistics(features: Array, means: Array) -> GramStatistics:
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0], [3.0]], [[0.0], [2.0]]])
     >>> stats = gram_statistics(x, jnp.array([4.0, 2.0]))
-    >>> float(stats.between[0, 0]), float(stats.within[0, 0]), float(stats.cross[0])
-    (10.0, 4.0, 20.0)
+    >>> [round(float(a[0, 0]), 5) for a in (stats.between, stats.within, stats.cross[None])]
+    [10.0, 4.0, 20.0]
     """
     m, k, p = features.shape
     centres = features.mean(axis=1)
-    deviations = (features - centres[:, None, :]).reshape(m * k, p)
+    # A bag's k deviations d_j sum to 0, so k - 1 rows d_j - d_k / (1 + sqrt k) have the same Gram
+    # matrix: sum over j < k gives sum_j d_j d_j' + (2 c + (k - 1) c^2) d_k d_k' with
+    # c = 1 / (1 + sqrt k), and that factor is 1. Never forms X'X - between, which would cancel.
+    deviations = features - centres[:, None, :]
+    contrasts = deviations[:, :-1] - deviations[:, -1:] / (1 + math.sqrt(k))
+    contrasts = contrasts.reshape(m * (k - 1), p)
     return GramStatistics(
         between=k * (centres.T @ centres),
-        within=deviations.T @ deviations,
+        within=contrasts.T @ contrasts,
         cross=k * (centres.T @ means),
         n=jnp.asarray(m * k, features.dtype),
     )
@@ -260,8 +266,8 @@ def solve(
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0], [3.0]], [[0.0], [2.0]]])
     >>> stats = gram_statistics(x, jnp.array([4.0, 2.0]))
-    >>> float(solve(stats, 0.0)[0]), float(solve(stats, 2.5)[0])
-    (2.0, 1.0)
+    >>> [round(float(theta[0]), 5) for theta in solve_path(stats, jnp.array([0.0, 2.5]))]
+    [2.0, 1.0]
     """
     matrix = system_matrix(stats, rho, ridge)
     if method == "cholesky":

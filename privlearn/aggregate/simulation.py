@@ -130,7 +130,7 @@ def interpolating_trial(
     method = _method(size, rhos)
 
     def trial(key: Array) -> TrialRisk:
-        stats = _draw_statistics(key, size, design)[0]
+        stats = _draw_design(key, size, design)
 
         def at(rho: Array) -> TrialRisk:
             parts = kernels.conditional_risk(stats, rho, noise, signal=signal, method=method)
@@ -187,13 +187,16 @@ def fitted_trial(
 
     def trial(key: Array) -> FittedRisk:
         designs, errors = jax.random.split(key)
-        stats, square_root = _draw_statistics(designs, size, design, root)
-        disturbance = square_root @ draws.normal(errors, square_root.shape[1:])
-        cross = stats.between @ theta0 + math.sqrt(noise) * disturbance
-        filled = stats._replace(cross=cross)
+        if design == "gaussian":
+            features = _draw_features(designs, size, root)
+            disturbance = math.sqrt(noise / k) * draws.normal(errors, (size.m,))
+            means = features.mean(axis=1) @ theta0 + disturbance
+            stats = kernels.gram_statistics(features, means)
+        else:
+            stats = _draw_gram(designs, size, theta0, math.sqrt(noise), root)
 
         def at(rho: Array) -> FittedRisk:
-            return _compare(kernels.solve(filled, rho, method=method), theta0, root)
+            return _compare(kernels.solve(stats, rho, method=method), theta0, root)
 
         return _along(at, rhos)
 
@@ -301,7 +304,7 @@ def easyllp_trial(
     method = _method(size, np.ones(1))
 
     def trial(key: Array) -> TrialRisk:
-        stats = _draw_statistics(key, size, design)[0]
+        stats = _draw_design(key, size, design)
         one = kernels.conditional_risk(stats, 1.0, noise, method=method)
         # ||I - t T||^2 from ||I - T||^2 and tr T, all over p.
         square = one.bias - 1 + 2 * one.shrinkage
@@ -315,26 +318,41 @@ def easyllp_trial(
 # -------------------------------------------------------------------------------------- the pieces
 
 
-def _draw_statistics(
-    key: Array, size: _Size, design: Design, root: np.ndarray | None = None
-) -> tuple[GramStatistics, Array]:
-    """Gram matrices of a random design, without responses, and a square root of the between one.
+def _draw_features(key: Array, size: _Size, root: np.ndarray | None = None) -> Array:
+    """Features of shape (m, k, p) with covariance root root', white if there is no root."""
+    features = draws.normal(key, (size.m, size.k, size.p))
+    return features if root is None else features @ root.T
 
-    The root R has R R' = between: R times standard normals is what noise of variance 1 adds to
-    X' P y.
+
+def _draw_gram(
+    key: Array,
+    size: _Size,
+    theta0: np.ndarray | None = None,
+    noise_scale: float = 0.0,
+    root: np.ndarray | None = None,
+) -> GramStatistics:
+    """Gram matrices without the rows behind them, and X' P y for responses to theta0.
+
+    With between = L L', noise adds L times normals to X' P y: the right covariance.
     """
-    if design == "gaussian":
-        features = draws.normal(key, (size.m, size.k, size.p))
-        if root is not None:
-            features = features @ root.T
-        stats = kernels.gram_statistics(features, jnp.zeros(size.m, features.dtype))
-        return stats, math.sqrt(size.k) * features.mean(axis=1).T
-    between, within = draws.bartlett(key, size.p, (size.m, size.n - size.m))
+    factors, errors = jax.random.split(key)
+    between, within = draws.bartlett(factors, size.p, (size.m, size.n - size.m))
     if root is not None:
         between, within = jnp.asarray(root) @ between, jnp.asarray(root) @ within
-    n = jnp.asarray(size.n, between.dtype)
     cross = jnp.zeros(size.p, between.dtype)
-    return GramStatistics(between @ between.T, within @ within.T, cross, n), between
+    if theta0 is not None:
+        noise = noise_scale * draws.normal(errors, between.shape[1:])
+        cross = between @ (between.T @ theta0 + noise)
+    n = jnp.asarray(size.n, between.dtype)
+    return GramStatistics(between @ between.T, within @ within.T, cross, n)
+
+
+def _draw_design(key: Array, size: _Size, design: Design) -> GramStatistics:
+    """Gram matrices of white features, without responses."""
+    if design == "wishart":
+        return _draw_gram(key, size)
+    features = _draw_features(key, size)
+    return kernels.gram_statistics(features, jnp.zeros(size.m, features.dtype))
 
 
 def _compare(theta: Array, theta0: np.ndarray, root: np.ndarray | None = None) -> FittedRisk:
