@@ -1,6 +1,6 @@
 """Pure JAX functions for look-alike regression: the tables one trains on, and the linear fits.
 
-Five ways to train (Javanmard and Mirrokni, NeurIPS 2023, arXiv 2310.04015; sheet B3); a table is
+Five ways to train (Javanmard and Mirrokni, NeurIPS 2023, arXiv 2310.04015); a table is
 n x (p + q), the p sensitive columns first:
 
 ===============  =====================================================================

@@ -263,8 +263,8 @@ class GaussianMechanism(_Mechanism):
     `scale` is the smallest sigma with :func:`theory.gaussian_delta` (sigma, sensitivity,
     epsilon) <= delta, which is exact (Balle and Wang 2018), for every epsilon > 0:
 
-    .. math:: \delta = \Phi(	frac{\Delta}{2\sigma} - 	frac{\epsilon\sigma}{\Delta})
-              - e^{\epsilon}\,\Phi(-	frac{\Delta}{2\sigma} - 	frac{\epsilon\sigma}{\Delta}).
+    .. math:: \delta = \Phi(\tfrac{\Delta}{2\sigma} - \tfrac{\epsilon\sigma}{\Delta})
+              - e^{\epsilon}\,\Phi(-\tfrac{\Delta}{2\sigma} - \tfrac{\epsilon\sigma}{\Delta}).
 
     OpenDP certifies the release in zero-concentrated DP, :meth:`certified_rho`. The step from
     there to (epsilon, delta) is the formula above at the certified sensitivity
