@@ -29,7 +29,7 @@ __getattr__, __dir__, _ = _lazy.attach(
     },
 )
 __version__ = _version("privlearn")
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "TOPICS",
     "__version__",
     "aggregate",

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-
 #: XLA threads with which programs of ours are known not to starve each other.
 _ENOUGH_THREADS = 4
 

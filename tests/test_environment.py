@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -15,7 +16,7 @@ CONDA_NAMES = {"python-duckdb": "duckdb"}
 
 def declared() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     return {canonicalize_name(r.name): str(r.specifier) for r in map(Requirement, lines)}
 
 
@@ -50,7 +51,7 @@ def test_conda_users_get_the_same_requirements_as_pip_users():
 def test_lock_pins_every_requirement_within_its_bounds():
     pins = locked()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for line in project["dependencies"] + sum(project["optional-dependencies"].values(), []):
+    for line in chain(project["dependencies"], *project["optional-dependencies"].values()):
         requirement = Requirement(line)
         versions = pins.get(canonicalize_name(requirement.name), [])
         assert versions, f"{requirement.name} is not in requirements.lock: run `make lock`"

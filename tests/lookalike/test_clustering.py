@@ -14,7 +14,8 @@ from privlearn.lookalike.improve import hartigan_moves, polish_blocks, size_cons
 from privlearn.lookalike.mdav import mdav_partition
 
 DATA = {"wine": load_wine, "diabetes": load_diabetes, "breast": load_breast_cancer}
-# Reference values of an independent implementation: IL% at m = 3, 5, 10 of MDAV and of the chain MDAV, flow, Hartigan.
+# Reference values of an independent implementation: IL% at m = 3, 5, 10 of MDAV and of the
+# chain MDAV, flow, Hartigan.
 MDAV_LOSS = {
     "wine": (16.31, 25.99, 38.99),
     "diabetes": (12.91, 21.26, 33.07),

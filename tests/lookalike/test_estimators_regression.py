@@ -179,7 +179,7 @@ def test_a_ridge_or_many_clusters_do_not_warn():
 
 
 def test_anonymity_is_free_on_diabetes_up_to_ten_and_dropping_costs():
-    """Reference of an independent run, 30 splits of 350/92: base .517, m=3 .517, m=10 .520, drop .61-.62."""
+    """An independent run of 30 splits: base .517, m=3 .517, m=10 .520, drop .61-.62."""
     X, y = load_diabetes(return_X_y=True)
     X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
     settings = {

@@ -255,7 +255,7 @@ def curated_table(
     seed: int,
 ) -> pl.DataFrame:
     """Least risk over the tuning grid against epsilon for individual, random and curated bags."""
-    setting = {"n": n, "p": p, "signal": signal, "noise": noise, "clip": clip}
+    setting: dict[str, Any] = {"n": n, "p": p, "signal": signal, "noise": noise, "clip": clip}
     setting |= {"n_trials": n_trials, "seed": seed}
     ridges = np.geomspace(1e-4, 30, 24)
     rhos = np.concatenate([[0.0], np.geomspace(1e-3, 10, 12)])

@@ -27,9 +27,9 @@ RHO_AXIS = alt.X("rho:Q", title="rho (leftmost: 0)").scale(type="symlog", consta
 
 def _standardised(name: str) -> tuple[np.ndarray, np.ndarray, float]:
     """Z-scored features and response of a table, and the standard deviation of the response."""
-    X, y = TABLES[name](return_X_y=True)
-    y = np.asarray(y, float)
-    return *studies.standardise(np.asarray(X, float), y), float(y.std())
+    table = TABLES[name]()
+    y = table.target.to_numpy(float)
+    return *studies.standardise(table.data.to_numpy(float), y), float(y.std())
 
 
 def _summary(errors: np.ndarray) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def linear_table(
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def _paths(table: pl.DataFrame, series: Series, title: str) -> alt.LayerChart:
+def _paths(table: pl.DataFrame, series: Series, title: str) -> alt.LayerChart | alt.FacetChart:
     """Lines with dots and error bars of test error against rho."""
     axis = alt.Y(title=title)
     return (
@@ -365,8 +365,8 @@ def classification_table(
     *, ks: Sequence[int], n_train: int, n_splits: int, seed: int
 ) -> pl.DataFrame:
     """AUC and accuracy of every classification loss on breast cancer."""
-    X, y = datasets.load_breast_cancer(return_X_y=True)
-    X, y = np.asarray(X, float), np.asarray(y).astype(int)
+    table = datasets.load_breast_cancer()
+    X, y = table.data.to_numpy(float), table.target.to_numpy(int)
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(y)) for _ in range(n_splits)]
     rows = []

@@ -11,7 +11,7 @@ import polars as pl
 
 from privlearn import simulate
 from privlearn.aggregate import simulation, theory
-from privlearn.aggregate.bag_building import bag_building_risk
+from privlearn.aggregate.bag_building import Strategy, bag_building_risk
 from privlearn.figures import Figure, register
 from privlearn.figures.marks import (
     Series,
@@ -320,7 +320,7 @@ def best_rho_table(*, gammas: Sequence[float], k: int, noise: float) -> pl.DataF
     return pl.concat(frames)
 
 
-def draw_best_rho(table: pl.DataFrame) -> alt.LayerChart:
+def draw_best_rho(table: pl.DataFrame) -> alt.LayerChart | alt.FacetChart:
     """Best rho against SNR."""
     series = Series("gamma", title="p / n", order=sorted(table["gamma"].unique().to_list()))
     positive = table.filter(pl.col("rho") > 0)
@@ -357,7 +357,12 @@ register(
 )
 
 
-STRATEGIES = ("random", "feature-clustered", "prediction-sorted", "label-sorted")
+STRATEGIES: tuple[Strategy, ...] = (
+    "random",
+    "feature-clustered",
+    "prediction-sorted",
+    "label-sorted",
+)
 
 
 def bag_building_table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -161,7 +161,12 @@ def plan_min_size(
     """
     if not len(min_sizes):
         raise ValueError("min_sizes must hold at least one candidate")
-    common = {"n": n, "signal_sensitive": signal_sensitive, "noise": noise, "centred": centred}
+    common: dict[str, Any] = {
+        "n": n,
+        "signal_sensitive": signal_sensitive,
+        "noise": noise,
+        "centred": centred,
+    }
     base = risk_m_anonymity(p=p, q=q, min_size=1, **common).total
     rows_left = n - centred - q - 1
     drop = (noise + signal_sensitive) * (1 + q / rows_left) if rows_left > 0 else np.nan
