@@ -188,30 +188,30 @@ class _TreeClusterer(NearestCentre):
     def _summarise(self, points: FloatArray, tree: QuadTree, seed: int) -> Coreset:
         """Coreset in the box, with grids as given, calibrated to the sample size, or theorem's."""
         n_leaves, dim = tree.cell.shape
-        parts = 2 + (self.representative == "mean") + (self.bounds is None) + (self.opt is None)
-        share, rows = self.rho / parts, self.sample_size
+        rows = self.sample_size
         if rows is not None and self.fresh_samples:
             rows = max(1, rows // 2)
         alpha: float
         if self.mass_grid is not None:
             alpha = self.mass_grid
         elif rows is not None:
-            alpha = theory.calibrated_mass_grid(n=rows, n_atoms=n_leaves, rho=share)
+            alpha = theory.calibrated_mass_grid(n=rows, n_atoms=n_leaves, rho=self.rho / 4)
         else:
             alpha = theory.masses_design(
                 n_atoms=n_leaves, epsilon=self.epsilon / 10, rho=self.rho,
                 failure_probability=self.failure_probability,
             ).alpha  # fmt: skip
+        kind = self.representative
         width = 0.25 if self.mean_grid is None else self.mean_grid
         if self.mean_grid is None and rows is not None:
-            # Rows of a leaf are within its cell but for strays, so their deviation is at most half
-            # a side; leaves are counted as equally heavy.
-            gap = float(theory.normal_gap(0.5 / np.sqrt(rows / n_leaves)))
-            width = n_leaves * dim * gap / share
+            width = theory.calibrated_mean_grid(
+                n=rows, n_leaves=n_leaves, dim=dim, rho=self.rho / 2
+            )
+            if width > 1:
+                kind = "centre"  # at this n no better than the middle of the cell
         return summarise(
-            points, tree, shared_seed=seed, representative=self.representative,
-            mass_grid=alpha, mean_grid=width,
-        )  # fmt: skip
+            points, tree, shared_seed=seed, representative=kind, mass_grid=alpha, mean_grid=width
+        )
 
     def _warn(self, k: int, n: int) -> None:
         if self.n_outside_ and self.bounds is not None:
@@ -278,7 +278,9 @@ class ReplicableKMeans(_TreeClusterer):
         Width of the grid on which means are rounded, in sides of the leaf. None: from
         ``sample_size`` if given, or else 1/4.
     sample_size : int, default=None
-        Rows of a run for which both grids are calibrated by the exact laws; the same for everyone.
+        Rows of a run for which both grids are calibrated by the exact laws (a quarter of rho for
+        the masses, half for the means, which give way to cell centres where their grid would be
+        wider than the leaf); the same for everyone.
     fresh_samples : bool, default=False
         Even rows for the cells and odd rows for the rest, as the theorems want it; all rows for
         both otherwise, which replicates more often.

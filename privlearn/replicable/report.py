@@ -113,7 +113,7 @@ def replicability_report(
     split: Literal["halves", "bootstrap"] = "halves",
     reference: Any = None,
     compare: Literal["auto", "centres", "labels"] = "auto",
-    cost: bool = True,
+    n_cost_pairs: int = 20,
     n_evaluation: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -143,8 +143,9 @@ def replicability_report(
     compare : {"auto", "centres", "labels"}, default="auto"
         Centres bit by bit, in sorted order (nearest-centre clusterers only), or labels up to names;
         "auto" takes centres where there are any. A pipeline is compared by labels.
-    cost : bool, default=True
-        Also fit k-means to each first sample and compare costs.
+    n_cost_pairs : int, default=20
+        Pairs, the first so many, to whose first sample k-means is fitted too, for the ratio of
+        costs; 0 for none.
     n_evaluation : int, default=10,000
         Rows for costs and disagreement: a sample of its own, or the table (at most so many).
     confidence : float, default=0.95
@@ -171,7 +172,7 @@ def replicability_report(
     --------
     >>> from privlearn.replicable.simulation import truncated_mixture
     >>> report = replicability_report(
-    ...     KMeans(3, n_init=1), truncated_mixture, n_samples=500, n_pairs=10, cost=False)
+    ...     KMeans(3, n_init=1), truncated_mixture, n_samples=500, n_pairs=10, n_cost_pairs=0)
     >>> report.n_equal, report.compared
     (0, 'centres')
     """
@@ -205,7 +206,7 @@ def replicability_report(
             equal, away = judge.compare(*models)
             n_equal += equal
             disagreements.append(away)
-            if cost:
+            if pair < n_cost_pairs:
                 start = time.perf_counter()
                 k = judge.n_clusters(models[0])
                 plain = KMeans(k, n_init=3, random_state=number).fit(samples[0])
@@ -220,12 +221,10 @@ def replicability_report(
         interval=clopper_pearson(n_equal, n_pairs, confidence),
         confidence=confidence,
         disagreement=float(np.mean(disagreements)),
-        cost_ratio=float(np.mean(ratios)) if cost else np.nan,
-        cost_ratio_stderr=float(np.std(ratios, ddof=1) / np.sqrt(n_pairs))
-        if cost and n_pairs > 1
-        else np.nan,
+        cost_ratio=float(np.mean(ratios)) if ratios else np.nan,
+        cost_ratio_stderr=_stderr(ratios),
         seconds=float(np.median(spans)),
-        kmeans_seconds=float(np.median(kmeans_spans)) if cost else np.nan,
+        kmeans_seconds=float(np.median(kmeans_spans)) if ratios else np.nan,
         compared=judge.compared,
         source=source,
         seed=seed,
@@ -335,6 +334,10 @@ def as_array(table: Any) -> FloatArray:
         frame = frame.collect()
     values = frame.to_numpy() if isinstance(frame, nw.DataFrame) else frame
     return check_array(values, dtype=np.float64)
+
+
+def _stderr(values: list[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
 
 
 def _check(n_pairs: int, split: str, compare: str, confidence: float) -> None:

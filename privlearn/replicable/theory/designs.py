@@ -172,6 +172,23 @@ def calibrated_mass_grid(*, n: int, n_atoms: int, rho: float) -> float:
     return 2 * math.sqrt(max(atoms - 1, 1) / (math.pi * n)) / check.proportion("rho", rho)
 
 
+def calibrated_mean_grid(*, n: int, n_leaves: int, dim: int, rho: float) -> float:
+    """Width of the grid of means, in sides of a leaf, at which two runs differ with P about rho.
+
+    N d 2 s / (sqrt(pi n / N) rho) for leaves of equal mass whose rows are spread uniformly
+    (s = 1 / sqrt(12) sides): the sum over all coordinates of the law of rounding. Derived here;
+    a plan, not a bound: the forecast of a fit uses the deviations that it finds.
+
+    Examples
+    --------
+    >>> round(calibrated_mean_grid(n=16_000, n_leaves=4, dim=2, rho=0.15), 3)
+    0.275
+    """
+    n, leaves = check.count("n", n), check.count("n_leaves", n_leaves)
+    each = 2 / math.sqrt(12 * math.pi * n / leaves)
+    return leaves * check.count("dim", dim) * each / check.proportion("rho", rho)
+
+
 def calibrated_window_rows(*, low: float, high: float, rho: float) -> int:
     """Rows at which a random threshold on [low, high] selects the same cells, whatever the masses.
 
