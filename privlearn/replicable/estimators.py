@@ -196,6 +196,7 @@ class _TreeClusterer(NearestCentre):
             alpha = self.mass_grid
         elif rows is not None:
             alpha = theory.calibrated_mass_grid(n=rows, n_atoms=n_leaves, rho=self.rho / 4)
+            alpha = min(alpha, 1 / n_leaves)  # coarser would round leaves of average mass away
         else:
             alpha = theory.masses_design(
                 n_atoms=n_leaves, epsilon=self.epsilon / 10, rho=self.rho,

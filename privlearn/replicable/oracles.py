@@ -123,7 +123,7 @@ class WeightedKMedians(ClusterMixin, BaseEstimator):
         if len(distinct) > _SWAPS_UP_TO:
             start = KMeans(k, n_init=3, random_state=self.random_state)
             return start.fit(points, sample_weight=weight).cluster_centers_
-        together = np.bincount(group.ravel(), weights=weight)
+        together = np.bincount(group.ravel(), weights=weight).astype(np.float64)
         return distinct[_swap_medoids(pairwise_distances(distinct), together, k)]
 
 

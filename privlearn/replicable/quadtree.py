@@ -10,7 +10,7 @@ part of the promise.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class TreeLevel(NamedTuple):
     threshold: float  #: NaN where all cells are kept untested
     low: float
     high: float
-    cells: IntArray  #: (m, d) candidates: children of heavy cells that hold rows
+    cells: NDArray[Any]  #: (m, d) candidates: children of heavy cells that hold rows
     masses: FloatArray  #: (m,) share of the rows in each
     heavy: NDArray[np.bool_]  #: (m,)
 
@@ -50,7 +50,7 @@ class QuadTree(NamedTuple):
     @property
     def side(self) -> FloatArray:
         """Side of each leaf, in a box from -1 to 1."""
-        return 2.0 ** (1 - self.level)
+        return np.ldexp(1.0, 1 - self.level)
 
     @property
     def low(self) -> FloatArray:

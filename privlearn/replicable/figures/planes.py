@@ -65,7 +65,7 @@ def two_runs_table(
                 ).with_columns(part=pl.lit(part), run=pl.lit(f"sample {run + 1}"))
                 for part, (xy, label, weight) in parts.items()
             ]  # fmt: skip
-        same = np.array_equal(*centres)
+        same = np.array_equal(centres[0], centres[1])
         gap = np.abs(centres[0] - centres[1]).max()
         verdict = "identical bit by bit" if same else f"centres differ by up to {gap:.2g}"
         frames = [

@@ -139,7 +139,7 @@ def comparison_table(
     """Rates of exact agreement and costs of five methods on two distributions."""
     rows = []
     for distribution, k in settings:
-        paper = {"epsilon": 0.99, "opt": 0.5, "levels": 3, "bounds": (-1.01, 1.01)}
+        paper: dict[str, Any] = {"epsilon": 0.99, "opt": 0.5, "levels": 3, "bounds": (-1.01, 1.01)}
         methods = {
             "k-means": KMeans(k, n_init=1),
             "k-means, centres rounded (.1)": RoundedKMeans(k, grid=0.1),
@@ -162,7 +162,7 @@ def comparison_table(
     return pl.DataFrame(rows)
 
 
-def draw_comparison(table: pl.DataFrame) -> alt.HConcatChart:
+def draw_comparison(table: pl.DataFrame) -> alt.VConcatChart:
     """Rates on the left, costs on the right."""
     order = table["method"].unique(maintain_order=True).to_list()
     y = alt.Y("method:N", title=None, sort=order)

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 
 def count(name: str, value: object, low: int = 1) -> int:
     """Return an integer >= low, or say what is wrong with it."""
-    if isinstance(value, bool) or not isinstance(value, (Integral, Real)) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value!r}")

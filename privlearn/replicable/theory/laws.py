@@ -8,6 +8,7 @@ papers give worst-case bounds, from which one would ask for samples many times t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -142,7 +143,7 @@ def thresholds_differ(
     thresholds = low + (high - low) * (np.arange(resolution) + 0.5) / resolution
     if normal:
         deviation = np.sqrt(np.maximum(p * (1 - p), 1e-300) / n)
-        below = special.ndtr((thresholds[:, None] - p) / deviation)
+        below: NDArray[Any] = special.ndtr((thresholds[:, None] - p) / deviation)
     else:
         counts = np.ceil(thresholds * n) - 1  # the largest count below the threshold
         below = special.bdtr(counts.clip(0, n)[:, None], n, p[None, :])
