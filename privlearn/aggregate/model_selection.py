@@ -5,9 +5,9 @@ of held-out bags (`RhoSearch` says what was found), and the theory with plug-in 
 (`plug_in`). The instance loss must never validate: its minimiser is biased toward shrinkage, so
 it prefers every rho too large.
 
-Source of both: the specification of Javanmard et al., ICLR 2024, arXiv 2401.11081, re-derived;
-for random bags of isotropic features the expected bag loss of a held-out bag is
-(risk + noise) / size, so it ranks rhos as their risks do.
+Both are ours, for the estimators of Javanmard et al., ICLR 2024, arXiv 2401.11081, re-derived and
+checked by simulation: for random bags of isotropic features the expected bag loss of a held-out bag
+is (risk + noise) / size, so it ranks rhos as their risks do.
 """
 
 from __future__ import annotations

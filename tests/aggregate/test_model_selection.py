@@ -136,7 +136,7 @@ def test_the_rho_of_least_loss_is_chosen_and_the_1se_rule_takes_the_largest_near
 
 
 def test_cross_validation_with_many_bags_finds_a_rho_nearly_as_good_as_the_best():
-    """gamma = .1, k = 4, SNR = 1: best risk .364, bag .667, instance .611 (A2.4)."""
+    """gamma = .1, k = 4, SNR = 1: best risk .364, bag .667, instance .611."""
     risks, best = [], []
     for seed in range(4):
         data, theta = linear_data(seed, m=200, k=4, p=80, signal=1.0, noise=1.0)
