@@ -60,9 +60,7 @@ class Cells:
     @property
     def labels(self) -> list[str]:
         """One name a cluster, for tables."""
-        return [
-            str(m[0]) if len(m) == 1 else f"{m[0]} and {len(m) - 1} more" for m in self.members
-        ]
+        return [str(m[0]) if len(m) == 1 else f"{m[0]} and {len(m) - 1} more" for m in self.members]
 
 
 def build_cells(
@@ -151,7 +149,7 @@ def _index(clusters: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if ids.dtype.kind in "iu" and len(ids):
         low, high = int(ids.min()), int(ids.max())
         if high - low < 4 * len(ids):  # a table look-up instead of a sort
-            shifted = ids - ids.dtype.type(low) if low else ids
+            shifted = ids.astype(np.int64, copy=False) - low if low else ids
             present = np.zeros(high - low + 1, bool)
             present[shifted] = True
             number = np.cumsum(present, dtype=np.int32) - 1
@@ -160,9 +158,7 @@ def _index(clusters: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return labels, codes.astype(np.int32)
 
 
-def _complaint(
-    labels: np.ndarray, sizes: np.ndarray, too_small: np.ndarray, min_cell: int
-) -> str:
+def _complaint(labels: np.ndarray, sizes: np.ndarray, too_small: np.ndarray, min_cell: int) -> str:
     first = int(np.flatnonzero(too_small)[0])
     missing = int((sizes.min(1) == 0).sum())
     what = f"{missing} of them lack an arm; " if missing else ""
