@@ -203,7 +203,7 @@ def main():
     }
     for run in peers.values():
         run(20, generator)
-    # Threads inside BLAS help or hurt at this size: each peer is given both, and judged by the best.
+    # Threads inside BLAS help or hurt at this size: each peer gets both and is judged by the best.
     runs = {
         f"{name}{suffix}": lambda seed, run=run: run(trials, generator)
         for name, run in peers.items()
