@@ -22,6 +22,7 @@ from privlearn.datasets.earnings import (
     load_gss_wages,
 )
 from privlearn.datasets.experiments import load_star, load_thornton_hiv
+from privlearn.datasets.histories import load_movielens
 from privlearn.datasets.index import CARDS, list_datasets
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "load_diabetes",
     "load_election_survey",
     "load_gss_wages",
+    "load_movielens",
     "load_star",
     "load_thornton_hiv",
     "load_wine",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from privlearn.datasets import classics, earnings, experiments
+from privlearn.datasets import classics, earnings, experiments, histories
 from privlearn.datasets.dataset import Card
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ CARDS: tuple[Card, ...] = (
     earnings.ELECTION_SURVEY,
     experiments.THORNTON_HIV,
     experiments.STAR,
+    histories.MOVIELENS,
 )
 
 

@@ -31,6 +31,8 @@ _NEVER = -(2**30)
 _GROUP = 512
 #: Most users on either side of the assignment, which holds all pairs.
 _MOST_ASSIGNED = 10_000
+#: Larger taxonomies are cut down to the topics that site A saw, in steps of this many.
+_MOST_TOPICS, _STEP = 2048, 512
 #: Bytes of a table of queries, unless `block_size` says otherwise.
 _TABLE_BYTES = 2**23
 
@@ -80,8 +82,8 @@ class ReidentificationAttack(BaseEstimator):
 
     Notes
     -----
-    Topics of site B that site A never saw are legal: they count as one topic more, of the least
-    inclusion. Users without any history (rows of -1) are legal too: they tie with nobody or with
+    Topics of site B that site A never saw are legal: they have the least inclusion (in taxonomies
+    beyond 2048 topics they all count as one and the same). Users without any history (rows of -1) are legal too: they tie with nobody or with
     each other, and their risk comes out as what guessing gives. Scores are exact whole multiples of
     2^-20 nats, see `kernels`; tables are made in 64 bits, on JAX's default device.
 
@@ -306,12 +308,18 @@ class ReidentificationAttack(BaseEstimator):
     # ------------------------------------------------------------------------------- scoring
 
     def _encode(self, topics: np.ndarray) -> np.ndarray:
-        """Number the topics by those that site A saw; what it never saw is one topic more."""
-        if self.method == "persistent":
+        """Number the topics of a large taxonomy by those that A saw; all others are one more."""
+        if self.n_topics <= _MOST_TOPICS:
             return topics.astype(np.int32)
         code = np.searchsorted(self.topics_, topics)
         known = np.append(self.topics_, -2)[code] == topics
         return np.where(topics < 0, -1, np.where(known, code, len(self.topics_))).astype(np.int32)
+
+    def _n_codes(self) -> int:
+        """Topics of the tables; in steps, so that few shapes are compiled."""
+        if self.n_topics <= _MOST_TOPICS:
+            return self.n_topics
+        return -(-(len(self.topics_) + 1) // _STEP) * _STEP
 
     def _fit_targets(self) -> kernels.Targets:
         if self.method == "persistent":
@@ -326,7 +334,7 @@ class ReidentificationAttack(BaseEstimator):
         return _fit(
             jnp.asarray(self._coded),
             float(self.concentration),
-            n_topics=len(self.topics_) + 1,
+            n_topics=self._n_codes(),
             api=self._api,
             method=self.method,
         )
@@ -344,8 +352,8 @@ class ReidentificationAttack(BaseEstimator):
         """Number of queries in a block."""
         if self.block_size is not None:
             return int(self.block_size)
-        weeks, topics = self.n_weeks_, len(self.topics_) + 2
-        rows = weeks * topics * {"dirichlet": 1, "combined": 2}.get(self.method, 1)
+        weeks, topics = self.n_weeks_, self._n_codes() + 1
+        rows = weeks * topics * {"combined": 2}.get(self.method, 1)
         if self.method == "persistent":
             rows = self._targets.terms.shape[1]
         return max(16, min(256, _TABLE_BYTES // (4 * rows)))
