@@ -18,7 +18,7 @@ setup: $(STAMP) ## Create the environment (every other target does this by itsel
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "privlearn needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -27,6 +27,9 @@ figures: $(STAMP) ## Regenerate all figures and the report page (PROFILE=quick|p
 
 check: $(STAMP) ## Run the theory checks (PROFILE=quick|paper)
 	$(BIN)/privlearn check --profile $(PROFILE)
+
+# One BLAS thread a worker: two workers with two threads each fight over two cores.
+test test-slow: export OPENBLAS_NUM_THREADS ?= 1
 
 test: $(STAMP) ## Run the everyday tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
