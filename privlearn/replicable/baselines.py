@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .oracles import check_n_clusters, in_order
+from .oracles import check_n_clusters, in_order, nearest
 from .primitives import replicable_round
 from .streams import check_shared_seed, integer_seed
 from .theory._arguments import positive
@@ -84,7 +83,7 @@ class RoundedKMeans(ClusterMixin, BaseEstimator):
                 model.cluster_centers_, alpha=grid, shared_seed=seed, purpose="centres", labels=axes
             )
         )
-        self.labels_ = pairwise_distances_argmin(X, self.cluster_centers_).astype(np.int32)
+        self.labels_ = nearest(X, self.cluster_centers_)
         return self
 
     def predict(self, X: Any) -> NDArray[np.int32]:
@@ -100,4 +99,4 @@ class RoundedKMeans(ClusterMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return pairwise_distances_argmin(X, self.cluster_centers_).astype(np.int32)
+        return nearest(X, self.cluster_centers_)

@@ -22,6 +22,7 @@ from .warnings import ReplicabilityWarning
 FloatArray = NDArray[np.float64]
 
 _MOST_HALVINGS = 30
+_CODES = 2.0**62
 _CELL = 0.25  # side of the cells in half-sides of the box, if not given
 
 
@@ -151,13 +152,13 @@ class ReplicableKCenters(NearestCentre):
         self.cell_ = _CELL * self.box_.half_side
         shift = uniforms(seed, "shift", np.arange(points.shape[1]))
         index = np.floor(points / _CELL - shift)
-        cells, where, counts = np.unique(index, axis=0, return_inverse=True, return_counts=True)
+        cells, where, counts = _distinct(index)
         active = self._activate(cells, counts / len(X), k, seed)
         middle = (cells[active] + shift + 0.5) * _CELL
         centres = in_order(middle[farthest_first(middle, k)])
         self.active_cells_ = self.box_.from_unit(middle)
         self._finish(points, centres)
-        held = active[where.ravel()]
+        held = active[where]
         away = np.linalg.norm(points - centres[self.labels_], axis=1)
         self.radius_ = float(away[held].max()) * self.box_.half_side
         self.tail_share_ = float(1 - held.mean())
@@ -211,3 +212,19 @@ class ReplicableKCenters(NearestCentre):
                 ReplicabilityWarning,
                 stacklevel=3,
             )
+
+
+def _distinct(index: FloatArray) -> tuple[FloatArray, NDArray[np.intp], NDArray[np.intp]]:
+    """Distinct rows in lexicographic order, the number of each row's, and how often each occurs."""
+    low = index.min(axis=0)
+    span = index.max(axis=0) - low + 1
+    if float(np.prod(span)) > _CODES:  # outliers far away: sort whole rows, slowly
+        cells, where, counts = np.unique(index, axis=0, return_inverse=True, return_counts=True)
+        return cells, where.ravel(), counts
+    code = np.zeros(len(index), dtype=np.int64)
+    for column, width, least in zip(index.T, span, low, strict=True):
+        code = code * int(width) + (column - least).astype(np.int64)
+    _, first, where, counts = np.unique(
+        code, return_index=True, return_inverse=True, return_counts=True
+    )
+    return index[first], where, counts

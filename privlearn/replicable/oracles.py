@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, clone
 from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances, pairwise_distances_argmin
+from sklearn.metrics import pairwise_distances
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_is_fitted,
@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 
 FloatArray = NDArray[np.float64]
 
+_BLOCK = 2**15  # rows at a time: a few columns of them stay in the cache
 _SWAPS_UP_TO = 512  # rows up to which every row is a candidate centre
 
 
@@ -87,7 +88,7 @@ class WeightedKMedians(ClusterMixin, BaseEstimator):
         cost = _cost(points, weight, centres)
         for n_iter in range(1, self.max_iter + 1):
             self.n_iter_ = n_iter
-            labels = pairwise_distances_argmin(points, centres)
+            labels = nearest(points, centres)
             moved = np.array([
                 _geometric_median(points[labels == j], weight[labels == j], centres[j])
                 for j in range(k)
@@ -97,7 +98,7 @@ class WeightedKMedians(ClusterMixin, BaseEstimator):
                 break
             centres, cost = moved, new_cost
         self.cluster_centers_ = centres * scale + X[0]
-        self.labels_ = pairwise_distances_argmin(X, self.cluster_centers_).astype(np.int32)
+        self.labels_ = nearest(X, self.cluster_centers_)
         self.inertia_ = float(_cost(X, weight, self.cluster_centers_))
         return self
 
@@ -114,7 +115,7 @@ class WeightedKMedians(ClusterMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return pairwise_distances_argmin(X, self.cluster_centers_).astype(np.int32)
+        return nearest(X, self.cluster_centers_)
 
     def _start(self, points: FloatArray, weight: FloatArray, k: int) -> FloatArray:
         distinct, group = np.unique(points, axis=0, return_inverse=True)
@@ -182,6 +183,26 @@ def in_order(centres: FloatArray) -> FloatArray:
     return centres[np.lexsort(centres.T[::-1])]
 
 
+def nearest(points: FloatArray, centres: FloatArray) -> NDArray[np.int32]:
+    """Number of the nearest centre of each row; the first of those at equal distance.
+
+    In few dimensions, and in one fixed order of additions: no expansion of the square, no threads.
+    """
+    labels = np.zeros(len(points), dtype=np.int32)
+    for start in range(0, len(points), _BLOCK):
+        rows = np.ascontiguousarray(points[start : start + _BLOCK].T)
+        least = np.full(rows.shape[1], np.inf)
+        found = labels[start : start + _BLOCK]
+        for number, centre in enumerate(centres):
+            distance = (rows[0] - centre[0]) ** 2
+            for column, place in zip(rows[1:], centre[1:], strict=True):
+                distance += (column - place) ** 2
+            closer = distance < least
+            np.copyto(found, number, where=closer)
+            np.copyto(least, distance, where=closer)
+    return labels
+
+
 def farthest_first(points: FloatArray, k: int) -> NDArray[np.intp]:
     """Greedy k-centers (Gonzalez 1985, a 2-approximation): each next point is the farthest.
 
@@ -211,19 +232,19 @@ def check_n_clusters(n_clusters: object) -> int:
 
 
 def _cost(points: FloatArray, weight: FloatArray, centres: FloatArray) -> float:
-    nearest = pairwise_distances_argmin(points, centres)
-    return float(weight @ np.linalg.norm(points - centres[nearest], axis=1))
+    away = points - centres[nearest(points, centres)]
+    return float(weight @ np.linalg.norm(away, axis=1))
 
 
 def _swap_medoids(distance: FloatArray, weight: FloatArray, k: int) -> list[int]:
     """Rows as centres: greedy, then the best single swap until none helps."""
     chosen: list[int] = []
-    nearest = np.full(len(distance), np.inf)
+    away = np.full(len(distance), np.inf)
     for _ in range(k):
-        best = int(np.argmin(np.minimum(distance, nearest[None, :]) @ weight))
+        best = int(np.argmin(np.minimum(distance, away[None, :]) @ weight))
         chosen.append(best)
-        nearest = np.minimum(nearest, distance[best])
-    cost = float(nearest @ weight)
+        away = np.minimum(away, distance[best])
+    cost = float(away @ weight)
     for _ in range(100 * k):
         options = []
         for place in range(k):

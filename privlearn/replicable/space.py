@@ -12,10 +12,11 @@ from sklearn.base import (
     ClusterMixin,
     TransformerMixin,
 )
-from sklearn.metrics import pairwise_distances, pairwise_distances_argmin
+from sklearn.metrics import pairwise_distances
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .box import Box, given_box, projected_box, replicable_box
+from .oracles import nearest
 from .quadtree import MAX_DIM
 from .streams import normals
 from .theory import _arguments as check
@@ -126,7 +127,7 @@ class NearestCentre(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self.box_.to_unit(points)
 
     def _nearest(self, points: FloatArray) -> NDArray[np.int32]:
-        return pairwise_distances_argmin(points, self._unit_centres).astype(np.int32)
+        return nearest(points, self._unit_centres)
 
     def _finish(self, points: FloatArray, centres: FloatArray) -> None:
         """Keep the centres, and the labels of the fitted rows."""
