@@ -23,7 +23,13 @@ import argparse
 import os
 import time
 
-import jax
+from privlearn.environment import widen_xla_pool
+
+# `monte_carlo` leaves one thread of XLA's pool free: without more threads than cores it would use
+# one device fewer. Has to be set before JAX starts.
+widen_xla_pool()
+
+import jax  # noqa: E402
 
 # One device a core: XLA runs a generated loop on one thread, so the trials are what is shared out.
 jax.config.update("jax_num_cpu_devices", os.cpu_count())

@@ -9,6 +9,7 @@ NAMES = claims.discover()
 
 def test_every_theory_check_file_can_be_loaded():
     assert claims.failures() == {}
+    assert NAMES
 
 
 # One test a claim and not three, so that its estimate is computed once, whatever the workers.
