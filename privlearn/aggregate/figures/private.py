@@ -329,7 +329,7 @@ register(
                 "clip": 3.0,
                 "epsilons": (0.5, 1.0, 2.0, 4.0),
                 "ks": (5, 10, 20),
-                "n_trials": 400,
+                "n_trials": 160,
                 "seed": 8,
             },
         },
