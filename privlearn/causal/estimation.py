@@ -117,9 +117,7 @@ class EffectEstimator(BaseEstimator):
         stderr = np.sqrt(variance.sum(1))
         half = self._quantile * stderr
         return [
-            ClusterEffect(
-                label, int(n[0]), int(n[1]), float(e), float(s), float(e - h), float(e + h)
-            )
+            ClusterEffect(label, *map(int, n), *map(float, (e, s, e - h, e + h)))
             for label, n, e, s, h in zip(
                 self.release_.cells.labels, size, effect, stderr, half, strict=True
             )
@@ -144,7 +142,8 @@ class EffectEstimator(BaseEstimator):
         Examples
         --------
         >>> from privlearn.causal import NoDP, OutcomeGrid
-        >>> release = NoDP(OutcomeGrid.of([0, 1])).privatize([0, 1, 1, 1], [0, 0, 1, 1], list("aaaa"))
+        >>> mechanism = NoDP(OutcomeGrid.of([0, 1]))
+        >>> release = mechanism.privatize([0, 1, 1, 1], [0, 0, 1, 1], list("aaaa"))
         >>> print(EffectEstimator().fit(release).summary())  # doctest: +ELLIPSIS
         effect   0.5 (95% interval -0.48 to 1.48), standard error 0.5
         release  No-DP, 4 units in 1 clusters
@@ -155,10 +154,8 @@ class EffectEstimator(BaseEstimator):
         check_is_fitted(self, "tau_")
         release, (low, high) = self.release_, self.interval_
         lines = [
-            f"effect   {self.tau_:.4g} ({self.level:.4g} interval ".replace(
-                f"{self.level:.4g} interval", f"{100 * self.level:.4g}% interval"
-            )
-            + f"{low:.4g} to {high:.4g}), standard error {self.stderr_:.4g}",
+            f"effect   {self.tau_:.4g} ({100 * self.level:.4g}% interval {low:.4g} to {high:.4g}), "
+            f"standard error {self.stderr_:.4g}",
             f"release  {release.mechanism}, {release.cells.n} units in "
             f"{release.cells.n_clusters} clusters",
             f"promise  {self.guarantee_}",

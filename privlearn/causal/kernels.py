@@ -263,6 +263,7 @@ def privatize(
     """
     import jax
 
+    codes, cells = jax.numpy.asarray(codes), jax.numpy.asarray(cells)
     noise, draw = jax.random.split(key)
     rows = prior_of_cell[cells]
     counts = count_cells(codes, rows, n_priors, k)

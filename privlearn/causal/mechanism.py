@@ -91,7 +91,7 @@ class _Resampling:
         if self._coin == entropy.COIN:
             raise ValueError(f"lam must be at most 1 - 2**-32, got {self.lam!r}")
 
-    # ------------------------------------------------------------------------------- what it promises
+    # ----------------------------------------------------------------------------- what it promises
 
     @property
     def uses_data(self) -> bool:
@@ -162,7 +162,7 @@ class _Resampling:
         pmf = pld_pmf.create_pmf_pessimistic_connect_dots(interval, points, stick)
         return pld.PrivacyLossDistribution(pmf)
 
-    # ------------------------------------------------------------------------------------ the release
+    # ---------------------------------------------------------------------------------- the release
 
     def privatize(
         self,
@@ -264,7 +264,7 @@ class _Resampling:
                 "use it in simulations, or NoDP to release outcomes as they are"
             )
 
-    # --------------------------------------------------------------------------------- the simulation
+    # ------------------------------------------------------------------------------- the simulation
 
     def simulate(self, key: Any, codes: Any, cells: Any, n_clusters: int) -> kernels.Draw:
         """Same distribution in pure JAX, seeded: for simulation, not for private data.
@@ -411,7 +411,7 @@ class ClusterFreeDP(ClusterDP):
 
 @dataclass(frozen=True)
 class UniformPriorDP(_Resampling):
-    """Uniform-Prior-DP: resampling from the uniform distribution, that is K-ary randomised response.
+    """Uniform-Prior-DP: resampling from the uniform distribution: K-ary randomised response.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ The grid is public: it is chosen without looking at the outcomes, or it leaks th
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable
@@ -70,7 +71,7 @@ class OutcomeGrid:
             raise ValueError(f"values must be 2 to {MOST_VALUES} numbers, got {len(v)}")
         if not all(math.isfinite(x) for x in v):
             raise ValueError("values must be finite")
-        if not all(a < b for a, b in zip(v, v[1:], strict=False)):
+        if not all(a < b for a, b in itertools.pairwise(v)):
             raise ValueError("values must increase, without repeats")
 
     @classmethod
@@ -215,6 +216,7 @@ def _bounds(bounds: Any) -> tuple[float, float]:
 def _count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if not 2 <= value <= MOST_VALUES:
-        raise ValueError(f"{name} must lie in 2 ... {MOST_VALUES}, got {value!r}")
-    return int(value)
+    count = int(value)
+    if not 2 <= count <= MOST_VALUES:
+        raise ValueError(f"{name} must lie in 2 ... {MOST_VALUES}, got {count}")
+    return count

@@ -291,22 +291,22 @@ def plan(
     if p.ndim > 3:
         raise ValueError(f"pilot must have shape (C, 2, K), (2, K) or (K,), got {p.shape}")
     p = np.broadcast_to(p, (*sizes.shape, grid.k))
-    for name, found in (("floors", floors), ("shares", shares)):
-        if not all(0 < x <= 1 for x in found):
-            raise ValueError(f"{name} must lie in (0, 1], got {tuple(found)}")
+    for name, candidates in (("floors", floors), ("shares", shares)):
+        if not all(0 < x <= 1 for x in candidates):
+            raise ValueError(f"{name} must lie in (0, 1], got {tuple(candidates)}")
     within = ((grid.array - (p @ grid.array)[..., None]) ** 2 * p).sum(-1)
     sampling = float((theory.cell_weights(sizes).weights * within).sum())
 
-    found = [_uniform(grid, p, sizes, epsilon, delta)]
+    found: list[tuple[Any, float]] = [_uniform(grid, p, sizes, epsilon, delta)]
     for kind in (mechanism.ClusterDP, mechanism.ClusterFreeDP):
-        candidates = [
+        tried = [
             _candidate(kind, grid, p, sizes, epsilon, delta, floor / grid.k, share, normalize,
                        n_draws, random_state)
             for floor in floors if floor < 1
             for share in shares if share < 1 or delta > 0
         ]  # fmt: skip
-        if candidates:
-            found.append(min(candidates, key=lambda c: c[1]))
+        if tried:
+            found.append(min(tried, key=lambda c: c[1]))
     rows = [(m, gap, True, delta) for m, gap in found]
     rows += _others(grid, p, sizes, epsilon)
     options = [

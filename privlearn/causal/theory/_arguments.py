@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+_REAL = (int, float, np.integer, np.floating)
 
 
 def check_nonnegative(name: str, value: ArrayLike) -> np.ndarray:
@@ -30,21 +31,21 @@ def check_mixture(lam: ArrayLike, gamma: ArrayLike) -> tuple[np.ndarray, np.ndar
 
 def check_delta(delta: Any) -> float:
     """Return delta, or say that it must lie in [0, 1)."""
-    if isinstance(delta, bool) or not isinstance(delta, Real) or not 0 <= delta < 1:
+    if isinstance(delta, bool) or not isinstance(delta, _REAL) or not 0 <= delta < 1:
         raise ValueError(f"delta must lie in [0, 1), got {delta!r}")
     return float(delta)
 
 
 def check_resampling(lam: Any) -> float:
     """Return lam for variances, which need lam < 1, or say what is wrong with it."""
-    if isinstance(lam, bool) or not isinstance(lam, Real) or not 0 <= lam < 1:
+    if isinstance(lam, bool) or not isinstance(lam, _REAL) or not 0 <= lam < 1:
         raise ValueError(f"lam must lie in [0, 1) for outcomes to be debiased, got {lam!r}")
     return float(lam)
 
 
 def check_budget(epsilon: Any) -> float:
     """Return epsilon, or say that it must be positive and finite."""
-    if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
+    if isinstance(epsilon, bool) or not isinstance(epsilon, _REAL):
         raise TypeError(f"epsilon must be a number, got {epsilon!r}")
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise ValueError(f"epsilon must be positive and finite, got {epsilon!r}")
