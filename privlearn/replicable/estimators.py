@@ -30,6 +30,7 @@ _GUESS_ROWS = 16_384  # rows from which the least cost is guessed
 #: The guess is so many times the cost of k-means: about the ratio of the authors' experiments (opt
 #: .5 on mixtures whose least cost is .145). Smaller would make more and smaller cells.
 _GUESS_FACTOR = 4.0
+_ATTEMPTS = 3  # guesses, each a quarter of the one before, if there are fewer leaves than clusters
 _LEAST_GUESS = 1e-3  # in squared half-sides: keeps the tree shallow where clusters are points
 
 
@@ -109,14 +110,10 @@ class _TreeClusterer(NearestCentre):
         inside = points.clip(-1, 1)
         self.n_outside_ = int((inside != points).any(axis=1).sum())
         guess, guess_failure = self._guess(inside, k, seed)
-        dim = points.shape[1]
-        self.schedule_ = theory.schedule(
-            n_clusters=k, epsilon=self.epsilon, opt=guess, dim=dim, levels=self.levels,
-            objective=self._objective,
-        )  # fmt: skip
         halves = self.fresh_samples and len(X) > 1
         first, second = (inside[::2], inside[1::2]) if halves else (inside, inside)
-        tree = grow(first, self.schedule_.levels, shared_seed=seed, skip_levels=self.skip_levels)
+        trees = self._grow(first, guess, k, seed)
+        tree, dim = trees[-1], points.shape[1]
         coreset = self._summarise(second, tree, seed)
         centres = solve(
             self.oracle, self._default_oracle(k), coreset.points, coreset.weights, k,
@@ -135,7 +132,7 @@ class _TreeClusterer(NearestCentre):
             n_leaves=len(coreset),
         )  # fmt: skip
         self.forecast_ = forecast_tree(
-            tree, coreset, n_samples=len(X), n_cells=len(first), rho=self.rho,
+            trees, coreset, n_samples=len(X), n_cells=len(first), rho=self.rho,
             box_failure=self.box_.failure, opt_failure=guess_failure,
         )  # fmt: skip
         self.required_samples_ = self.forecast_.required_samples
@@ -144,6 +141,24 @@ class _TreeClusterer(NearestCentre):
 
     forecast_: Forecast
     coreset_: Coreset
+    schedule_: theory.Schedule
+
+    def _grow(self, points: FloatArray, guess: float, k: int, seed: int) -> list[QuadTree]:
+        """Trees for ever smaller guesses, until one has k leaves; one tree for a given cost.
+
+        Each is replicable, so the number of attempts is.
+        """
+        trees = []
+        for attempt in range(_ATTEMPTS if self.opt is None else 1):
+            self.schedule_ = theory.schedule(
+                n_clusters=k, epsilon=self.epsilon, opt=guess / 4**attempt, dim=points.shape[1],
+                levels=self.levels, objective=self._objective,
+            )  # fmt: skip
+            levels = self.schedule_.levels
+            trees.append(grow(points, levels, shared_seed=seed, skip_levels=self.skip_levels))
+            if len(trees[-1].level) >= k:
+                break
+        return trees
 
     def _default_oracle(self, k: int) -> Any:
         raise NotImplementedError
@@ -194,14 +209,15 @@ class _TreeClusterer(NearestCentre):
         alpha: float
         if self.mass_grid is not None:
             alpha = self.mass_grid
-        elif rows is not None:
-            alpha = theory.calibrated_mass_grid(n=rows, n_atoms=n_leaves, rho=self.rho / 4)
-            alpha = min(alpha, 1 / n_leaves)  # coarser would round leaves of average mass away
         else:
-            alpha = theory.masses_design(
-                n_atoms=n_leaves, epsilon=self.epsilon / 10, rho=self.rho,
-                failure_probability=self.failure_probability,
-            ).alpha  # fmt: skip
+            if rows is not None:
+                alpha = theory.calibrated_mass_grid(n=rows, n_atoms=n_leaves, rho=self.rho / 4)
+            else:
+                alpha = theory.masses_design(
+                    n_atoms=n_leaves, epsilon=self.epsilon / 10, rho=self.rho,
+                    failure_probability=self.failure_probability,
+                ).alpha  # fmt: skip
+            alpha = min(alpha, 1 / n_leaves)  # coarser would round leaves of average mass away
         kind = self.representative
         width = 0.25 if self.mean_grid is None else self.mean_grid
         if self.mean_grid is None and rows is not None:
@@ -263,7 +279,8 @@ class ReplicableKMeans(_TreeClusterer):
         replicably from quantiles, which takes a part of the failure probability.
     opt : float, default=None
         Guess of the least cost of a row, in squared units of the features, which sets how fine the
-        cells are. None guesses it replicably: about four times the cost of k-means on some rows.
+        cells are. None guesses it replicably: about four times the cost of k-means on some rows,
+        and less if that gives fewer leaves than clusters.
     levels : int, default=None
         Divides the budgets; None for the number that the stopping rule gives.
     skip_levels : int, default=1
@@ -274,7 +291,7 @@ class ReplicableKMeans(_TreeClusterer):
         k-means (figure ``replicable-frontier``).
     mass_grid : float, default=None
         Width of the grid on which masses are rounded. None: from ``sample_size`` if given, or
-        else the theorem's.
+        else the theorem's; at most 1 / number of leaves.
     mean_grid : float, default=None
         Width of the grid on which means are rounded, in sides of the leaf. None: from
         ``sample_size`` if given, or else 1/4.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,7 @@ class Forecast:
 
 
 def forecast_tree(
-    tree: QuadTree,
+    trees: Sequence[QuadTree],
     coreset: Coreset,
     *,
     n_samples: int,
@@ -77,8 +78,8 @@ def forecast_tree(
 
     Parameters
     ----------
-    tree, coreset
-        Of this sample.
+    trees, coreset
+        Of this sample: the tree in use last, before it those that had too few leaves.
     n_samples, n_cells : int
         Rows of the run, and of the part that made the cells.
     rho : float
@@ -86,7 +87,9 @@ def forecast_tree(
     box_failure, opt_failure : float
         Forecasts of the earlier steps at this n; they fall like 1 / sqrt(n).
     """
-    tested = [level for level in tree.levels if level.threshold == level.threshold]
+    tested = [
+        [level for level in tree.levels if level.threshold == level.threshold] for tree in trees
+    ]
     rows = coreset.rows
     held = rows > 0
     n_masses = int(rows.sum())
@@ -96,7 +99,7 @@ def forecast_tree(
     def parts(factor: float) -> tuple[float, float, float, float, float]:
         n = max(1, round(n_cells * factor))
         agree = 1.0
-        for level in tested:
+        for level in itertools.chain(*tested):
             agree *= 1 - theory.thresholds_differ(
                 n, level.masses, level.low, level.high, resolution=100, normal=True
             )

@@ -25,7 +25,9 @@ IntArray = NDArray[np.int64]
 MAX_DIM = 3
 
 _DENSE = 2**22  # cells of the finest level up to which a plain histogram is cheap
-_BLOCK = 2**22  # numbers in one block of distances
+_BLOCK = 2**22  # numbers in one block of distances between cells
+_ROWS = 2**14  # rows at a time: a few columns of them stay in the cache
+_FINE = 15  # bits of the cells by which points are routed
 
 
 class TreeLevel(NamedTuple):
@@ -144,7 +146,8 @@ def route(points: FloatArray, tree: QuadTree) -> NDArray[np.intp]:
         Numbers of leaves.
     """
     dim = _check_dim(points)
-    finest = max(1, int(tree.level.max()))
+    # Finer cells than the tree's: fewer of them have points with different nearest leaves.
+    finest = max(1, int(tree.level.max()), _FINE // dim)
     cells, _, where = occupied(points, finest)
     leaf = np.full(len(cells), -1, dtype=np.intp)
     for level in np.unique(tree.level):
@@ -158,13 +161,26 @@ def route(points: FloatArray, tree: QuadTree) -> NDArray[np.intp]:
     leaf[light] = _unambiguous(cells[light], 2.0 ** (1 - finest), tree)
     labels = leaf[where]
     open_ = np.flatnonzero(labels < 0)
-    step = max(1, _BLOCK // (len(tree.level) * dim))
-    low, side = tree.low, tree.side[:, None]
-    for start in range(0, len(open_), step):
-        rows = open_[start : start + step]
-        x = points[rows, None, :]
-        gap = np.maximum(np.maximum(low - x, x - low - side), 0)
-        labels[rows] = np.argmin((gap**2).sum(axis=2), axis=1)
+    labels[open_] = _nearest_leaf(points[open_], tree)
+    return labels
+
+
+def _nearest_leaf(points: FloatArray, tree: QuadTree) -> NDArray[np.intp]:
+    """Leaf at the least distance of each point, the first of those at equal distance."""
+    labels = np.zeros(len(points), dtype=np.intp)
+    low, high = tree.low, tree.low + tree.side[:, None]
+    for start in range(0, len(points), _ROWS):
+        rows = np.ascontiguousarray(points[start : start + _ROWS].T)
+        least = np.full(rows.shape[1], np.inf)
+        found = labels[start : start + _ROWS]
+        for number in range(len(tree.level)):
+            distance = np.zeros(rows.shape[1])
+            for axis, column in enumerate(rows):
+                outside = column - column.clip(low[number, axis], high[number, axis])
+                distance += outside * outside
+            closer = distance < least
+            np.copyto(found, number, where=closer)
+            np.copyto(least, distance, where=closer)
     return labels
 
 

@@ -86,6 +86,8 @@ def test_routing_of_a_deep_sparse_level_agrees_with_the_dense_histogram(monkeypa
     dense = route(points, tree)
     monkeypatch.setattr(module, "_DENSE", 0)
     monkeypatch.setattr(module, "_BLOCK", 50)
+    monkeypatch.setattr(module, "_ROWS", 7)
+    monkeypatch.setattr(module, "_FINE", 0)
     again = grow(points, PLAN, shared_seed=1)
     assert again.cell.tolist() == tree.cell.tolist()
     assert route(points, tree).tolist() == dense.tolist()
