@@ -264,7 +264,7 @@ def m_anonymity_trial(
     noise: float,
     signal_public: float = 1.0,
     centred: bool = True,
-    ridge: float = 0.0,
+    ridge: float | Sequence[float] = 0.0,
     n_responses: int = 1,
     solver: Solver = "cholesky",
 ) -> Callable[[Array], FittedRisk]:
@@ -280,12 +280,14 @@ def m_anonymity_trial(
         ``|theta0|^2`` of each block and the variance of the response noise.
     centred : bool, default=True
         Centre the table and the response on the training rows before the fit.
-    ridge, n_responses, solver : as in `mixture_trial`
+    ridge : float or sequence of float
+        Several cost one compilation.
+    n_responses, solver : as in `cases_trial`
 
     Returns
     -------
     callable
-        key -> `FittedRisk` with fields of shape ().
+        key -> `FittedRisk` with fields of the shape of ``ridge``.
 
     Raises
     ------
@@ -313,7 +315,8 @@ def m_anonymity_trial(
     ):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
-    lam = None if (penalties := _penalties([ridge], solver)) is None else penalties[0]
+    lam = _penalties(np.ravel(ridge).tolist(), solver)
+    lam = None if lam is None else lam.reshape(np.shape(ridge))
     labels = np.arange(n) // m
     free = np.zeros((2, p + q))
     free[0, :p] = free[1, p:] = 1.0
@@ -327,12 +330,19 @@ def m_anonymity_trial(
         table = kernels.centre_table(centres, jnp.asarray(labels), X[:, p:])
         if centred:
             table, y = table - table.mean(axis=0), y - y.mean(axis=0)
-        fits = _fit(table[:, :p], table[:, p:], y, lam)
-        # Centring estimates the intercept too; its error, a 1/n part, is not in the theory.
-        sensitive, other = (
-            jnp.sum((fit - truth) ** 2, axis=0).mean()
-            for fit, truth in ((fits.sensitive, theta0[:p]), (fits.other, theta0[p:]))
-        )
+
+        def off(lam: Array | None) -> tuple[Array, Array]:
+            fits = _fit(table[:, :p], table[:, p:], y, lam)
+            # Centring estimates the intercept too; its error, a 1/n part, is not in the theory.
+            return (
+                jnp.sum((fits.sensitive - theta0[:p]) ** 2, axis=0).mean(),
+                jnp.sum((fits.other - theta0[p:]) ** 2, axis=0).mean(),
+            )
+
+        if lam is None or np.ndim(lam) == 0:
+            sensitive, other = off(lam if lam is None else jnp.asarray(lam))
+        else:
+            sensitive, other = jax.vmap(off)(jnp.asarray(lam))
         return FittedRisk(noise + sensitive + other, sensitive, other)
 
     return trial

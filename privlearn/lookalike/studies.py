@@ -306,3 +306,12 @@ def _errors(
             _ridge_errors(*data, lam) if lam > 0 else _min_norm_errors(*data) for lam in ridges
         ]
         return np.stack([np.asarray(part) for part in found], axis=-1)
+
+
+#: Tables by name.
+TABLES: dict[str, Callable[[], Table]] = {
+    "diabetes": diabetes_table,
+    "breast cancer": breast_cancer_table,
+    "census income": census_table,
+    "election survey": election_table,
+}
