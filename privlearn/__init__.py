@@ -15,7 +15,7 @@ from importlib.metadata import version as _version
 import lazy_loader as _lazy
 
 #: The topic packages, in the order in which reports show them. None imports another.
-TOPICS = ("aggregate",)
+TOPICS = ("aggregate", "lookalike", "replicable")
 
 __getattr__, __dir__, _ = _lazy.attach(
     __name__,
@@ -36,6 +36,8 @@ __all__ = [
     "claims",
     "datasets",
     "figures",
+    "lookalike",
     "privacy",
+    "replicable",
     "simulate",
 ]
