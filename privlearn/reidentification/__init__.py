@@ -1,4 +1,4 @@
-"""Re-identification risk: if a representation is released, how likely is a user found again?
+"""Re-identification risk: how likely is a user found again in what is released about them.
 
 Three ways in:
 

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from privlearn.reidentification import theory
 
-__all__ = ["TopicsApi"]
+__all__ = ["Law", "TopicsApi"]
+
+
+class Law(NamedTuple):
+    """Numbers of the release that scores depend on; may be traced.
+
+    Attributes
+    ----------
+    inside, outside : float
+        Chance that one given topic is shown: of the top set, and any other.
+    top_k : int
+        Size of a top set.
+    """
+
+    inside: Any
+    outside: Any
+    top_k: Any
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,9 @@ class TopicsApi:
         if self.topics_per_call not in (1, 2, 3):
             raise ValueError(f"topics_per_call must be 1, 2 or 3, got {self.topics_per_call!r}")
         if self.reach is not None and not (
-            isinstance(self.reach, (int, float)) and 0 < self.reach <= 1 and math.isfinite(self.reach)
+            isinstance(self.reach, (int, float))
+            and 0 < self.reach <= 1
+            and math.isfinite(self.reach)
         ):
             raise ValueError(f"reach must lie in (0, 1], or be None, got {self.reach!r}")
         for flag in ("padding", "shared_weeks"):
@@ -83,6 +102,11 @@ class TopicsApi:
     def outside(self) -> float:
         """Chance q_out that one given other topic is shown."""
         return theory.topic_probabilities(self.n_topics, self.top_k, self.noise).outside
+
+    @property
+    def law(self) -> Law:
+        """The numbers that scores depend on."""
+        return Law(self.inside, self.outside, self.top_k)
 
     def epsilon(self, n_weeks: int) -> float:
         """Local epsilon of a site's view after some weeks."""

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from privlearn.reidentification import kernels
-from privlearn.reidentification.api import TopicsApi
+from privlearn.reidentification.api import Law, TopicsApi
 from privlearn.reidentification.result import AttackResult
 from privlearn.reidentification.theory import PersistentWorld
 from privlearn.reidentification.theory._arguments import real, whole
@@ -83,9 +83,9 @@ class ReidentificationAttack(BaseEstimator):
     Notes
     -----
     Topics of site B that site A never saw are legal: they have the least inclusion (in taxonomies
-    beyond 2048 topics they all count as one and the same). Users without any history (rows of -1) are legal too: they tie with nobody or with
-    each other, and their risk comes out as what guessing gives. Scores are exact whole multiples of
-    2^-20 nats, see `kernels`; tables are made in 64 bits, on JAX's default device.
+    beyond 2048 topics they all count as one and the same). Users without any history (rows of -1)
+    are legal too: all users tie for them, so their risk is that of guessing. Scores are exact whole
+    multiples of 2^-20 nats, see `kernels`; tables are made in 64 bits, on JAX's default device.
 
     Examples
     --------
@@ -158,7 +158,7 @@ class ReidentificationAttack(BaseEstimator):
         self.population_ = len(topics)
         self.topics_ = np.unique(topics[topics >= 0])
         self._coded = self._encode(topics)
-        self._api = TopicsApi(self.n_topics, self.top_k, self.noise)
+        self._law = Law(*(float(x) for x in TopicsApi(self.n_topics, self.top_k, self.noise).law))
         with float64():
             self._targets = self._fit_targets()
         return self
@@ -170,7 +170,7 @@ class ReidentificationAttack(BaseEstimator):
         *,
         confidence: float = 0.95,
     ) -> AttackResult:
-        """Attack the second site: how often is the right user of the first site named?
+        """Attack the second site, and count how often the right user of the first is named.
 
         Parameters
         ----------
@@ -334,8 +334,8 @@ class ReidentificationAttack(BaseEstimator):
         return _fit(
             jnp.asarray(self._coded),
             float(self.concentration),
+            self._law,
             n_topics=self._n_codes(),
-            api=self._api,
             method=self.method,
         )
 
@@ -345,7 +345,7 @@ class ReidentificationAttack(BaseEstimator):
             law, prior = jnp.asarray(self.world.topic_law), jnp.asarray(self.world.prior)
             return kernels.persistent_table(self._targets, jnp.asarray(query), law, prior)
         return _table(
-            self._targets, jnp.asarray(query), float(self.mix), api=self._api, method=self.method
+            self._targets, jnp.asarray(query), float(self.mix), self._law, method=self.method
         )
 
     def _width(self) -> int:
@@ -407,20 +407,20 @@ class ReidentificationAttack(BaseEstimator):
 # Compiled once for each shape; inputs and outputs are arrays, the numbers of the API are fixed.
 
 
-@functools.partial(jax.jit, static_argnames=("n_topics", "api", "method"))
+@functools.partial(jax.jit, static_argnames=("n_topics", "method"))
 def _fit(
-    topics: jax.Array, concentration: jax.Array, *, n_topics: int, api: TopicsApi, method: Any
+    topics: jax.Array, concentration: jax.Array, law: Law, *, n_topics: int, method: Any
 ) -> kernels.Targets:
     return kernels.fit_targets(
-        topics, n_topics=n_topics, api=api, method=method, concentration=concentration
+        topics, n_topics=n_topics, law=law, method=method, concentration=concentration
     )
 
 
-@functools.partial(jax.jit, static_argnames=("api", "method"))
+@functools.partial(jax.jit, static_argnames=("method",))
 def _table(
-    targets: kernels.Targets, query: jax.Array, mix: jax.Array, *, api: TopicsApi, method: Any
+    targets: kernels.Targets, query: jax.Array, mix: jax.Array, law: Law, *, method: Any
 ) -> jax.Array:
-    return kernels.query_table(targets, query, api=api, method=method, mix=mix)
+    return kernels.query_table(targets, query, law=law, method=method, mix=mix)
 
 
 @jax.jit

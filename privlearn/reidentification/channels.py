@@ -98,9 +98,7 @@ def bounds_from_posterior(posterior: ArrayLike, *, confidence: float = 0.95) -> 
         "tv_mean": np.abs(p - 1 / n).sum(axis=1) / 2,
     }
     mean = {name: max(0.0, float(value.mean())) for name, value in values.items()}
-    stderr = {
-        name: float(value.std(ddof=1)) / math.sqrt(draws) for name, value in values.items()
-    }
+    stderr = {name: float(value.std(ddof=1)) / math.sqrt(draws) for name, value in values.items()}
     high = {name: mean[name] + z * stderr[name] for name in mean}
 
     def at(point: dict[str, float]) -> dict[str, float]:

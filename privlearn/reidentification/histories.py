@@ -202,7 +202,9 @@ def read_histories(
     frame = _frame(table)
     _check_columns(frame, {"user": user, "time": time, "item": item})
     data = _eager(
-        frame.select(nw.col(user).alias(_USER), nw.col(time).alias(_TIME), nw.col(item).alias(_ITEM))
+        frame.select(
+            nw.col(user).alias(_USER), nw.col(time).alias(_TIME), nw.col(item).alias(_ITEM)
+        )
     )
     who = data[_USER]
     if len(data) == 0:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from privlearn.reidentification.api import TopicsApi
+from privlearn.reidentification.api import Law
 
 Method = Literal["hamming", "asymmetric", "likelihood", "dirichlet", "combined"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -76,19 +76,22 @@ def popularity(topics: Array, n_topics: int) -> Array:
     return jnp.zeros(n_topics + 1, jnp.float32).at[flat].add(1.0)[:n_topics]
 
 
-def estimated_inclusion(counts: Array, shown: Array, api: TopicsApi) -> Array:
-    """Chance that a topic is in a random top set, from the first site's topics alone."""
-    if api.inside == api.outside:
-        return jnp.full(counts.shape, min(1.0, api.top_k / api.n_topics))
+def estimated_inclusion(counts: Array, shown: Array, law: Law) -> Array:
+    """Chance that a topic is in a random top set, from the first site's topics alone.
+
+    Where all topics are random, nothing depends on it, and it is the floor.
+    """
+    gain = law.inside - law.outside
     frequency = counts / jnp.maximum(shown, 1)
-    return jnp.clip((frequency - api.outside) / (api.inside - api.outside), FLOOR, 1.0)
+    share = (frequency - law.outside) / jnp.where(gain > 0, gain, 1.0)
+    return jnp.where(gain > 0, jnp.clip(share, FLOOR, 1.0), FLOOR)
 
 
 def fit_targets(
     topics: Array,
     *,
     n_topics: int,
-    api: TopicsApi,
+    law: Law,
     method: Method,
     concentration: float = 10.0,
     popularity_prior: Array | None = None,
@@ -101,8 +104,7 @@ def fit_targets(
         What the first site was shown; -1 where nothing was.
     n_topics : int
         Topics are numbered from 0 to n_topics - 1 (the taxonomy, or those seen plus one).
-    api : TopicsApi
-        Its n_topics, top_k and noise.
+    law : Law
     method : str
         One of `METHODS`.
     concentration : float, default=10.0
@@ -112,7 +114,7 @@ def fit_targets(
     """
     weeks = topics.shape[1]
     counts = popularity(topics, n_topics)
-    inclusion = estimated_inclusion(counts, (topics >= 0).sum(), api)
+    inclusion = estimated_inclusion(counts, (topics >= 0).sum(), law)
     codes, terms = [], jnp.zeros((0, 0, 0))
     if method != "dirichlet":
         place = jnp.where(topics < 0, n_topics, topics)
@@ -167,7 +169,7 @@ def dirichlet_terms(prior: Array, most: int) -> Array:
     return jnp.where((a > 0) & (b > 0), full, 0.0)
 
 
-def weekly_table(method: Method, query: Array, inclusion: Array, api: TopicsApi) -> Array:
+def weekly_table(method: Method, query: Array, inclusion: Array, law: Law) -> Array:
     """Score in nats of every topic of the target, and of none, for one week of some queries.
 
     Parameters
@@ -176,7 +178,7 @@ def weekly_table(method: Method, query: Array, inclusion: Array, api: TopicsApi)
     query : Array of shape (q,)
         Topics of the queries in this week; -1 for none.
     inclusion : Array of shape (m,)
-    api : TopicsApi
+    law : Law
 
     Returns
     -------
@@ -187,22 +189,20 @@ def weekly_table(method: Method, query: Array, inclusion: Array, api: TopicsApi)
     n_topics = inclusion.shape[0]
     none = query < 0
     at = jnp.where(none, 0, query)
-    gain = api.inside - api.outside
+    gain = law.inside - law.outside
     share = inclusion[at]
-    shown = api.outside + gain * inclusion
-    rho = api.inside * share / (api.outside + gain * share)
+    shown = law.outside + gain * inclusion
+    rho = law.inside * share / (law.outside + gain * share)
     if method == "hamming":
         match, other = jnp.ones_like(share), jnp.zeros((1, 1))
     elif method == "likelihood":
-        rest = (api.top_k - rho) / jnp.maximum(api.top_k - share, 1e-12)
-        match = _log(api.outside + gain * rho) - _log(shown[at])
-        other = (
-            _log(api.outside + gain * rest[None, :] * inclusion[:, None]) - _log(shown)[:, None]
-        )
+        rest = (law.top_k - rho) / jnp.maximum(law.top_k - share, 1e-12)
+        match = _log(law.outside + gain * rho) - _log(shown[at])
+        other = _log(law.outside + gain * rest[None, :] * inclusion[:, None]) - _log(shown)[:, None]
     else:
-        pair = (api.top_k - 1) * share / jnp.maximum(api.top_k - share, 1e-12)
-        match = _log(api.outside + gain * rho)
-        other = _log(api.outside + gain * pair)[None, :]
+        pair = (law.top_k - 1) * share / jnp.maximum(law.top_k - share, 1e-12)
+        match = _log(law.outside + gain * rho)
+        other = _log(law.outside + gain * pair)[None, :]
     equal = jnp.arange(n_topics)[:, None] == at[None, :]
     table = jnp.where(equal, match[None, :], other)
     if method == "likelihood":
@@ -218,7 +218,7 @@ def query_table(
     targets: Targets,
     query: Array,
     *,
-    api: TopicsApi,
+    law: Law,
     method: Method,
     mix: float = 0.5,
 ) -> Array:
@@ -229,7 +229,7 @@ def query_table(
     targets : Targets
     query : Array of shape (q, weeks), int32
         What the second site was shown; -1 where nothing was.
-    api, method
+    law, method
         As in `fit_targets`.
     mix : float, default=0.5
         Weight of the asymmetric score beside the Dirichlet-multinomial one, if combined.
@@ -246,7 +246,7 @@ def query_table(
     if method != "dirichlet":
         weight = mix if method == "combined" else 1.0
         for week in range(weeks):
-            part = weekly_table(method, query[:, week], targets.inclusion, api)
+            part = weekly_table(method, query[:, week], targets.inclusion, law)
             parts.append(_whole(weight * jnp.clip(part, -CUTOFF, CUTOFF), scale))
     if method in ("dirichlet", "combined"):
         hot = jax.nn.one_hot(query, n_topics, dtype=jnp.int32).sum(axis=1)
@@ -304,7 +304,9 @@ def own_scores(table: Array, codes: Array) -> Array:
     return table[codes, columns].sum(axis=1)
 
 
-def rank_counts(table: Array, codes: Array, own: Array) -> tuple[Array, Array]:
+def rank_counts(
+    table: Array, codes: Array, own: Array, n_alive: Array | int | None = None
+) -> tuple[Array, Array]:
     """Count the targets that score better than a query's own, and those that tie with it.
 
     Parameters
@@ -313,6 +315,8 @@ def rank_counts(table: Array, codes: Array, own: Array) -> tuple[Array, Array]:
     codes : Array of shape (n, s), int32
     own : Array of shape (q,), int32
         Score of the true target, which counts as tied with itself.
+    n_alive : int, optional
+        Count only this many targets, the first ones; may be traced.
 
     Returns
     -------
@@ -320,23 +324,28 @@ def rank_counts(table: Array, codes: Array, own: Array) -> tuple[Array, Array]:
     """
     whole = codes.shape[0] // _CHUNK
     body = codes[: whole * _CHUNK].reshape(whole, _CHUNK, codes.shape[1])
-    counted = _count(table, codes[whole * _CHUNK :], own)
+    alive = jnp.arange(codes.shape[0]) < (codes.shape[0] if n_alive is None else n_alive)
+    counted = _count(table, codes[whole * _CHUNK :], own, alive[whole * _CHUNK :])
     if whole == 0:
         return counted
 
-    def step(counts: tuple[Array, Array], part: Array) -> tuple[tuple[Array, Array], None]:
-        more = _count(table, part, own)
+    def step(
+        counts: tuple[Array, Array], part: tuple[Array, Array]
+    ) -> tuple[tuple[Array, Array], None]:
+        more = _count(table, part[0], own, part[1])
         return (counts[0] + more[0], counts[1] + more[1]), None
 
-    return jax.lax.scan(step, counted, body)[0]
+    parts = (body, alive[: whole * _CHUNK].reshape(whole, _CHUNK))
+    return jax.lax.scan(step, counted, parts)[0]
 
 
-def _count(table: Array, codes: Array, own: Array) -> tuple[Array, Array]:
+def _count(table: Array, codes: Array, own: Array, alive: Array) -> tuple[Array, Array]:
     """Counts of `rank_counts` for at most `_CHUNK` targets."""
     gap = scores(table, codes) - own[None, :]
     # Both counts in one number, so that one pass over the scores does.
     packed = jnp.where(gap > 0, 1 << 16, 0) + (gap == 0)
-    counts = packed.astype(jnp.int32).sum(axis=0, dtype=jnp.int32)
+    packed = jnp.where(alive[:, None], packed, 0).astype(jnp.int32)
+    counts = packed.sum(axis=0, dtype=jnp.int32)
     return counts >> 16, counts & 0xFFFF
 
 

@@ -1,4 +1,4 @@
-"""A privacy review of a table of events: who stands out, who can be linked, and how much at most."""
+"""A privacy review of a table of events: who stands out, who is linked, how much at most."""
 
 from __future__ import annotations
 
@@ -248,7 +248,9 @@ def link_histories(
     sets = []
     for repeat in range(n_repeats + 2):
         sets.append(histories.top_sets(top_k, np.random.default_rng([seed, 2, repeat])))
-        views = simulation.show_sites(jax.random.fold_in(jax.random.key(seed), repeat), sets[-1], api)
+        views = simulation.show_sites(
+            jax.random.fold_in(jax.random.key(seed), repeat), sets[-1], api
+        )
         site_a, site_b = np.asarray(views.site_a), np.asarray(views.site_b)
         for name, attack in attacks.items():
             found[name].append(attack.fit(site_a).score(site_b))

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from privlearn.reidentification import draws, kernels
-from privlearn.reidentification.api import TopicsApi
+from privlearn.reidentification.api import Law, TopicsApi
 from privlearn.reidentification.kernels import Method
 from privlearn.reidentification.theory import PersistentWorld
 from privlearn.reidentification.theory._exact import Method as ExactMethod
@@ -32,6 +32,7 @@ __all__ = [
     "linkage_trial",
     "persistent_trial",
     "population_trial",
+    "release_trial",
     "show_sites",
     "simulate_sites",
 ]
@@ -94,11 +95,14 @@ def show_sites(key: Array, top_sets: Array, api: TopicsApi) -> SiteViews:
         Its n_topics, noise and topics_per_call; the caller filter needs visits, see
         `simulate_sites`.
     """
-    views = []
-    for site_key in jax.random.split(key):
+
+    def one(site_key: Array) -> Array:
         show_key, call_key = jax.random.split(site_key)
         topics, _ = draws.show_topics(show_key, top_sets, api.n_topics, api.noise)
-        views.append(draws.first_call(call_key, topics, api.topics_per_call))
+        return draws.first_call(call_key, topics, api.topics_per_call)
+
+    # vmap over the two sites: the same program, compiled once.
+    views = jax.vmap(one)(jax.random.split(key))
     return SiteViews(views[0], views[1], top_sets)
 
 
@@ -138,57 +142,60 @@ def simulate_sites(
         counts = draws.visit_counts(visit_key, shares, seen + lead, users.visits)
     else:
         counts = draws.visit_counts(visit_key, shares, 7 * (seen + lead + 1), users.visits / 7)
-    views, sets = [], None
-    for number, one in enumerate(jax.random.split(site_key)):
-        start_key, show_key, saw_key, call_key = jax.random.split(one, 4)
+
+    def one(ties: Array, site_key: Array) -> tuple[Array, Array]:
+        start_key, show_key, saw_key, call_key = jax.random.split(site_key, 4)
         weekly = counts
         if not api.shared_weeks:
             starts = jax.random.randint(start_key, (n_users,), 0, 7)
             weekly = draws.window_sums(counts, starts, 7, seen + lead)
-        # With shared weeks both sites draw from the same top sets, ties and padding included.
-        ties = set_key if api.shared_weeks else jax.random.fold_in(set_key, number)
-        every = draws.top_sets(ties, weekly, api.top_k, api.padding)[:, lead:]
-        topics, random = draws.show_topics(show_key, every, api.n_topics, api.noise)
+        sets = draws.top_sets(ties, weekly, api.top_k, api.padding)[:, lead:]
+        topics, random = draws.show_topics(show_key, sets, api.n_topics, api.noise)
         if api.reach is not None:
             saw = draws.caller_saw(saw_key, weekly, api.reach, _MEMORY)[:, lead:]
             at = jnp.maximum(topics, 0)[:, :, None]
             kept = random | jnp.take_along_axis(saw, at, axis=2)[:, :, 0]
             topics = jnp.where(kept, topics, -1)
-        views.append(draws.first_call(call_key, topics, api.topics_per_call))
-        sets = every if sets is None else sets
-    assert sets is not None
-    return SiteViews(views[0], views[1], sets)
+        return draws.first_call(call_key, topics, api.topics_per_call), sets
+
+    # With shared weeks both sites draw from the same top sets, ties and padding included.
+    ties = jnp.stack([set_key, set_key]) if api.shared_weeks else jax.random.split(set_key)
+    views, sets = jax.vmap(one)(ties, jax.random.split(site_key))
+    return SiteViews(views[0], views[1], sets[0])
 
 
 def _success(
     views: tuple[Array, Array],
-    api: TopicsApi,
+    law: Law,
     method: Method,
     *,
-    queries: int | None = None,
-    **settings: float,
+    n_topics: int,
+    queries: int,
+    n_alive: Array | int | None = None,
+    concentration: float = 10.0,
+    mix: float = 0.5,
 ) -> Array:
-    """Mean credit at rank 1 of all users of site b, or the first few, among all of site a."""
+    """Mean credit at rank 1 of the first users of site b, among the first users of site a."""
     site_a, site_b = views
-    mix = settings.pop("mix", 0.5)
+    if n_alive is not None:
+        site_a = jnp.where(jnp.arange(site_a.shape[0])[:, None] < n_alive, site_a, -1)
     targets = kernels.fit_targets(
-        site_a, n_topics=api.n_topics, api=api, method=method, **settings
+        site_a, n_topics=n_topics, law=law, method=method, concentration=concentration
     )
-    n = site_b.shape[0] if queries is None else queries
-    block = min(_BLOCK, n)
-    if n % block:
-        raise ValueError(f"queries beyond {_BLOCK} must be a multiple of it, got {n}")
+    block = min(_BLOCK, queries)
+    if queries % block:
+        raise ValueError(f"users beyond {_BLOCK} must be a multiple of it, got {queries}")
 
     def one(part: tuple[Array, Array]) -> Array:
         query, own_codes = part
-        table = kernels.query_table(targets, query, api=api, method=method, mix=mix)
+        table = kernels.query_table(targets, query, law=law, method=method, mix=mix)
         own = kernels.own_scores(table, own_codes)
-        better, tied = kernels.rank_counts(table, targets.codes, own)
+        better, tied = kernels.rank_counts(table, targets.codes, own, n_alive)
         return kernels.credit(better, tied)
 
     parts = (
-        site_b[:n].reshape(-1, block, site_b.shape[1]),
-        targets.codes[:n].reshape(-1, block, targets.codes.shape[1]),
+        site_b[:queries].reshape(-1, block, site_b.shape[1]),
+        targets.codes[:queries].reshape(-1, block, targets.codes.shape[1]),
     )
     return jax.lax.map(one, parts).mean()
 
@@ -210,7 +217,7 @@ def linkage_trial(
     n_users : int
         Population; a multiple of 250 if larger than that.
     weeks : sequence of int
-        Numbers of weekly calls, ascending.
+        Numbers of weekly calls.
     methods : sequence of str
         Some of `kernels.METHODS`.
     api, users
@@ -224,18 +231,30 @@ def linkage_trial(
         key -> {method: success of shape (len(weeks),)}.
     """
     api = api or TopicsApi()
+    longest = max(weeks) + api.topics_per_call - 1
+    seen = jnp.asarray(weeks) + api.topics_per_call - 1
 
     def trial(key: Array) -> dict[str, Array]:
         views = simulate_sites(key, n_users, max(weeks), api=api, users=users)
-        found = {}
-        for method in methods:
-            rates = []
-            for week in weeks:
-                seen = week + api.topics_per_call - 1
-                pair = (views.site_a[:, :seen], views.site_b[:, :seen])
-                rates.append(_success(pair, api, method, concentration=concentration, mix=mix))
-            found[method] = jnp.stack(rates)
-        return found
+
+        def after(n_weeks: Array, method: Method) -> Array:
+            # Weeks that show nothing add the same to every score: fewer weeks, in one shape.
+            past = jnp.arange(longest) < n_weeks
+            pair = (jnp.where(past, views.site_a, -1), jnp.where(past, views.site_b, -1))
+            return _success(
+                pair,
+                api.law,
+                method,
+                n_topics=api.n_topics,
+                queries=n_users,
+                concentration=concentration,
+                mix=mix,
+            )
+
+        return {
+            method: jax.lax.map(lambda n, method=method: after(n, method), seen)
+            for method in methods
+        }
 
     return trial
 
@@ -254,10 +273,10 @@ def population_trial(
     Parameters
     ----------
     populations : sequence of int
-        Numbers of targets, ascending.
+        Numbers of targets.
     n_weeks : int
     queries : int
-        Users looked for, the same in each population.
+        Users looked for, the same in each population; a multiple of 250 if larger than that.
     methods, api, users
         As in `linkage_trial`.
 
@@ -272,15 +291,75 @@ def population_trial(
 
     def trial(key: Array) -> dict[str, Array]:
         views = simulate_sites(key, max(populations), n_weeks, api=api, users=users)
-        return {
-            method: jnp.stack(
-                [
-                    _success((views.site_a[:n], views.site_b), api, method, queries=queries)
-                    for n in populations
-                ]
+        pair = (views.site_a, views.site_b)
+
+        def among(n_alive: Array, method: Method) -> Array:
+            return _success(
+                pair, api.law, method, n_topics=api.n_topics, queries=queries, n_alive=n_alive
             )
+
+        return {
+            method: jax.lax.map(lambda n, method=method: among(n, method), jnp.asarray(populations))
             for method in methods
         }
+
+    return trial
+
+
+def release_trial(
+    *,
+    n_users: int,
+    n_weeks: int,
+    releases: Sequence[TopicsApi],
+    methods: Sequence[Method] = ("asymmetric",),
+    users: SyntheticUsers | None = None,
+) -> Callable[[Array], dict[str, Array]]:
+    """Success under releases of different noise and taxonomy, for users drawn with the same key.
+
+    Parameters
+    ----------
+    n_users, n_weeks : int
+    releases : sequence of TopicsApi
+        They may differ in noise and n_topics; flags are not looked at.
+    methods : sequence of str
+        As in `linkage_trial`.
+    users : SyntheticUsers, optional
+
+    Returns
+    -------
+    callable
+        key -> {method: success of shape (number of releases,)}.
+    """
+    users = users or SyntheticUsers()
+    top_k = releases[0].top_k
+    if any(api.top_k != top_k for api in releases):
+        raise ValueError("releases must all have one top_k")
+    largest = max(api.n_topics for api in releases)
+    laws = Law(*(jnp.asarray([api.law[i] for api in releases], jnp.float32) for i in range(3)))
+    shares_of = np.zeros((len(releases), largest), np.float32)
+    for row, api in zip(shares_of, releases, strict=True):
+        row[: api.n_topics] = users.popularity(api.n_topics)
+    numbers = (
+        jnp.asarray([api.noise for api in releases]),
+        jnp.asarray([api.n_topics for api in releases]),
+        jnp.asarray(shares_of),
+    )
+
+    def trial(key: Array) -> dict[str, Array]:
+        share_key, visit_key, set_key, key_a, key_b = jax.random.split(key, 5)
+
+        def one(part: tuple[Law, tuple[Array, Array, Array]]) -> dict[str, Array]:
+            law, (noise, n_topics, popularity) = part
+            shares = draws.interests(share_key, n_users, popularity, users.concentration)
+            counts = draws.visit_counts(visit_key, shares, n_weeks, users.visits)
+            sets = draws.top_sets(set_key, counts, top_k, n_topics=n_topics)
+            pair = tuple(draws.show_topics(k, sets, n_topics, noise)[0] for k in (key_a, key_b))
+            return {
+                method: _success((pair[0], pair[1]), law, method, n_topics=largest, queries=n_users)
+                for method in methods
+            }
+
+        return jax.lax.map(one, (laws, numbers))
 
     return trial
 
@@ -289,39 +368,44 @@ def persistent_trial(
     world: PersistentWorld,
     *,
     n_users: int,
-    n_weeks: int,
+    weeks: Sequence[int],
     methods: Sequence[ExactMethod] = ("optimal",),
 ) -> Callable[[Array], dict[str, Array]]:
-    """One population of a persistent world, with the exact scores of `theory`: its trial.
+    """One population of a persistent world, with the exact scores of `theory`.
 
     Returns
     -------
     callable
-        key -> {method: credit of a user}, whose mean is ``theory.exact_success``.
+        key -> {method: mean credit of a user after each number of weeks}, with the means
+        ``theory.exact_success``.
     """
     sets = jnp.asarray(world.sets, jnp.int32)
     log_prior = jnp.log(jnp.asarray(world.prior))
-    step = kernels.unit(n_weeks)
     tables = {
-        method: jnp.asarray(np.round(world.scores(n_weeks, method).T / step), jnp.int32)
+        method: [
+            jnp.asarray(np.round(world.scores(week, method).T / kernels.unit(week)), jnp.int32)
+            for week in weeks
+        ]
         for method in methods
     }
-    place = jnp.asarray(world.n_topics ** np.arange(n_weeks)[::-1], jnp.int32)
+    places = [jnp.asarray(world.n_topics ** np.arange(week)[::-1], jnp.int32) for week in weeks]
     api = TopicsApi(world.n_topics, world.top_k, world.noise)
 
     def trial(key: Array) -> dict[str, Array]:
         set_key, site_key = jax.random.split(key)
         number = jax.random.categorical(set_key, log_prior, shape=(n_users,))
-        top = jnp.broadcast_to(sets[number][:, None, :], (n_users, n_weeks, world.top_k))
+        top = jnp.broadcast_to(sets[number][:, None, :], (n_users, max(weeks), world.top_k))
         views = show_sites(site_key, top, api)
-        codes = (views.site_a @ place)[:, None]
-        asked = views.site_b @ place
-        found = {}
-        for method, table in tables.items():
-            columns = table[:, asked]
-            own = kernels.own_scores(columns, codes)
-            better, tied = kernels.rank_counts(columns, codes, own)
-            found[method] = kernels.credit(better, tied).mean()
+        found: dict[str, Array] = {}
+        for method, by_week in tables.items():
+            credits = []
+            for week, place, table in zip(weeks, places, by_week, strict=True):
+                codes = (views.site_a[:, :week] @ place)[:, None]
+                columns = table[:, views.site_b[:, :week] @ place]
+                own = kernels.own_scores(columns, codes)
+                better, tied = kernels.rank_counts(columns, codes, own)
+                credits.append(kernels.credit(better, tied).mean())
+            found[method] = jnp.stack(credits)
         return found
 
     return trial

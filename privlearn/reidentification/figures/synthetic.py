@@ -68,10 +68,14 @@ def _draw(table: pl.DataFrame, x: alt.X, axis: alt.Y) -> Any:
 
 
 def weeks_table(
-    *, n_users: int, weeks: Sequence[int], n_trials: int, seed: int
+    *, n_users: int, weeks: Sequence[int], methods: Sequence[str], n_trials: int, seed: int
 ) -> pl.DataFrame:
     """Success of all attacks against weeks, with guessing and the capacity bound."""
-    trial = simulation.linkage_trial(n_users=n_users, weeks=weeks, methods=tuple(_NAMES))
+    trial = simulation.linkage_trial(
+        n_users=n_users,
+        weeks=weeks,
+        methods=tuple(methods),  # type: ignore[arg-type]
+    )
     api = TopicsApi()
     lines = [
         {"weeks": week, "attack": None, "line": name, "level": level}
@@ -104,8 +108,8 @@ register(
         title="Risk grows week by week, and depends on the attack",
         caption=(
             "Share of users of one site found again on another, by the weeks that both saw, for "
-            "five attacks; dots are means over independent populations with two standard errors. "
-            "Dashed: guessing, and the bound for any attacker, which is trivial from the second "
+            "several attacks; dots are means over independent populations with two standard "
+            "errors. Dashed: guessing, and the bound for any attacker, which is trivial from the second "
             "week on. Weights learnt from the first site (asymmetric Hamming) "
             "multiply the success of plain Hamming; using coincidences across weeks nearly "
             "doubles it again where interests are stable. A statement that fewer than x % are at "
@@ -113,8 +117,20 @@ register(
         ),
         source=f"{PAPER}, success against the number of weeks; on synthetic users",
         profiles={
-            "quick": {"n_users": 500, "weeks": (1, 2, 4, 8), "n_trials": 4, "seed": 1},
-            "paper": {"n_users": 1000, "weeks": (1, 2, 4, 8, 16, 30), "n_trials": 20, "seed": 1},
+            "quick": {
+                "n_users": 500,
+                "weeks": (1, 2, 4, 8, 16),
+                "methods": ("hamming", "asymmetric", "dirichlet", "combined"),
+                "n_trials": 8,
+                "seed": 1,
+            },
+            "paper": {
+                "n_users": 1000,
+                "weeks": (1, 2, 4, 8, 16, 30),
+                "methods": tuple(_NAMES),
+                "n_trials": 20,
+                "seed": 1,
+            },
         },
         compute=weeks_table,
         draw=draw_weeks,
@@ -168,9 +184,9 @@ register(
                 "populations": (250, 500, 1000, 2000),
                 "n_weeks": 4,
                 "queries": 250,
-                "n_trials": 3,
+                "n_trials": 6,
                 "seed": 2,
-                "methods": ("hamming", "asymmetric", "combined"),
+                "methods": ("hamming", "asymmetric"),
             },
             "paper": {
                 "populations": (500, 1000, 3000, 10_000),
@@ -188,123 +204,80 @@ register(
 )
 
 
-def noise_table(
-    *, n_users: int, n_weeks: int, noises: Sequence[float], n_trials: int, seed: int
+def release_table(
+    *,
+    n_users: int,
+    n_weeks: int,
+    noises: Sequence[float],
+    sizes: Sequence[int],
+    n_trials: int,
+    seed: int,
 ) -> pl.DataFrame:
-    """Success against the chance of a random topic."""
-    rows = []
-    for noise in noises:
-        trial = simulation.linkage_trial(
-            n_users=n_users,
-            weeks=(n_weeks,),
-            methods=("hamming", "asymmetric"),
-            api=TopicsApi(noise=noise),
-        )
-        rows += _rows(_run(trial, seed, n_trials), "noise", (noise,))
-    return pl.DataFrame(rows)
-
-
-def draw_noise(table: pl.DataFrame) -> Any:
-    """Success against noise."""
-    chart, series = _draw(
-        table,
-        alt.X("noise:Q", title="Chance of a random topic, p"),
-        alt.Y(title="Success at rank 1"),
+    """Success against the chance of a random topic, and against the size of the taxonomy."""
+    releases = [TopicsApi(noise=p) for p in noises] + [TopicsApi(n_topics=m) for m in sizes]
+    trial = simulation.release_trial(
+        n_users=n_users, n_weeks=n_weeks, releases=releases, methods=("hamming", "asymmetric")
     )
-    return pick_in_legend(chart, series)
+    found = pl.DataFrame(_rows(_run(trial, seed, n_trials), "release", range(len(releases))))
+    numbers = pl.DataFrame(
+        {
+            "release": range(len(releases)),
+            "panel": ["noise"] * len(noises) + ["taxonomy"] * len(sizes),
+            "noise": [api.noise for api in releases],
+            "topics": [api.n_topics for api in releases],
+        }
+    )
+    return found.join(numbers, on="release")
+
+
+def draw_release(table: pl.DataFrame) -> Any:
+    """One panel for the noise, one for the taxonomy."""
+    axis = alt.Y(title="Success at rank 1")
+    panels = []
+    for panel, x in (
+        ("noise", alt.X("noise:Q", title="Chance of a random topic, p")),
+        ("taxonomy", alt.X("topics:Q", title="Topics in the taxonomy").scale(type="log")),
+    ):
+        chart, series = _draw(table.filter(pl.col("panel") == panel), x, axis)
+        panels.append(chart.properties(width=260))
+    return pick_in_legend(alt.hconcat(*panels), series)
 
 
 register(
     Figure(
-        name="reidentification-noise",
+        name="reidentification-release",
         topic="reidentification",
-        title="What random topics buy",
+        title="What random topics buy, and what a finer taxonomy costs",
         caption=(
-            "Success against the chance p that a week's topic is drawn from the whole taxonomy; "
-            "dots are means over independent populations with two standard errors. The deployed "
-            "p = 0.05 gives deniability, not protection against linkage: success drops markedly "
-            f"only when a large part of all topics is random. At p = 1 only guessing is left.\n\n{_WORLD}"
-        ),
-        source=f"{PAPER}, success against the noise; on synthetic users",
-        profiles={
-            "quick": {
-                "n_users": 500,
-                "n_weeks": 8,
-                "noises": (0.0, 0.05, 0.3, 0.6, 1.0),
-                "n_trials": 2,
-                "seed": 3,
-            },
-            "paper": {
-                "n_users": 1000,
-                "n_weeks": 8,
-                "noises": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0),
-                "n_trials": 10,
-                "seed": 3,
-            },
-        },
-        compute=noise_table,
-        draw=draw_noise,
-        claims=("reidentification/topic-probabilities",),
-    )
-)
-
-
-def taxonomy_table(
-    *, n_users: int, n_weeks: int, sizes: Sequence[int], n_trials: int, seed: int
-) -> pl.DataFrame:
-    """Success against the size of the taxonomy."""
-    rows = []
-    for size in sizes:
-        trial = simulation.linkage_trial(
-            n_users=n_users,
-            weeks=(n_weeks,),
-            methods=("hamming", "asymmetric"),
-            api=TopicsApi(n_topics=size),
-        )
-        rows += _rows(_run(trial, seed, n_trials), "topics", (size,))
-    return pl.DataFrame(rows)
-
-
-def draw_taxonomy(table: pl.DataFrame) -> Any:
-    """Success against topics, on a logarithmic axis."""
-    chart, series = _draw(
-        table,
-        alt.X("topics:Q", title="Topics in the taxonomy").scale(type="log"),
-        alt.Y(title="Success at rank 1"),
-    )
-    return pick_in_legend(chart, series)
-
-
-register(
-    Figure(
-        name="reidentification-taxonomy",
-        topic="reidentification",
-        title="A finer taxonomy tells users apart",
-        caption=(
-            "Success against the number of topics, everything else equal; dots are means over "
-            "independent populations with two standard errors. Rare topics carry the information, "
-            "so the gain is larger for the attack that weighs them. 349 and 469 are the "
-            f"taxonomies that browsers have used.\n\n{_WORLD}"
+            "Success against the chance p that a week's topic is drawn from the whole taxonomy "
+            "(left, 349 topics), and against the number of topics (right, p = 0.05); dots are "
+            "means over independent populations with two standard errors. The deployed p = 0.05 "
+            "gives deniability, not protection against linkage: success drops markedly only when a "
+            "large part of all topics is random, and at p = 1 only guessing is left. Rare topics "
+            "carry the information, so a finer taxonomy helps the attack that weighs them most. "
+            f"349 and 469 topics are the taxonomies that browsers have used.\n\n{_WORLD}"
         ),
         source=f"{PAPER}, parameters of the release; on synthetic users",
         profiles={
             "quick": {
                 "n_users": 500,
                 "n_weeks": 8,
+                "noises": (0.0, 0.05, 0.3, 0.6, 1.0),
                 "sizes": (30, 100, 349, 469),
-                "n_trials": 2,
-                "seed": 4,
+                "n_trials": 8,
+                "seed": 3,
             },
             "paper": {
                 "n_users": 1000,
                 "n_weeks": 8,
+                "noises": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0),
                 "sizes": (20, 50, 100, 200, 349, 469, 1000),
                 "n_trials": 10,
-                "seed": 4,
+                "seed": 3,
             },
         },
-        compute=taxonomy_table,
-        draw=draw_taxonomy,
+        compute=release_table,
+        draw=draw_release,
         claims=("reidentification/topic-probabilities", "reidentification/epsilon-and-capacity"),
     )
 )
@@ -318,15 +291,23 @@ _FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-def interface_table(*, n_users: int, n_weeks: int, n_trials: int, seed: int) -> pl.DataFrame:
-    """Success of the combined and the asymmetric attack for each change of the interface."""
+def interface_table(
+    *,
+    n_users: int,
+    n_weeks: int,
+    changes: Sequence[str],
+    methods: Sequence[str],
+    n_trials: int,
+    seed: int,
+) -> pl.DataFrame:
+    """Success of some attacks for each change of the interface."""
     rows = []
-    for name, flags in _FLAGS.items():
+    for name in changes:
         trial = simulation.linkage_trial(
             n_users=n_users,
             weeks=(n_weeks,),
-            methods=("asymmetric", "combined"),
-            api=replace(TopicsApi(), **flags),
+            methods=tuple(methods),  # type: ignore[arg-type]
+            api=replace(TopicsApi(), **_FLAGS[name]),
         )
         rows += _rows(_run(trial, seed, n_trials), "interface", (name,))
     return pl.DataFrame(rows)
@@ -356,15 +337,29 @@ register(
         topic="reidentification",
         title="Details of the interface matter too",
         caption=(
-            "The same users and weeks under changes of the release: a call that shows three past "
-            "weeks (two more weeks for the attacker), topics filtered by what the caller itself "
-            "observed, weeks that start on a day of their own for each user and site, and smaller "
-            "top sets. Dots with two standard errors.\n\n" + _WORLD
+            "The same kind of users under changes of the release: topics filtered by what the "
+            "caller itself observed; at full size also weeks that start on a day of their own for "
+            "each user and site, a call that shows three past weeks (two more for the attacker) "
+            "and smaller top sets. Dots with two standard errors.\n\n" + _WORLD
         ),
         source=f"Model of {PAPER}; flags after public descriptions of the interface",
         profiles={
-            "quick": {"n_users": 250, "n_weeks": 4, "n_trials": 4, "seed": 5},
-            "paper": {"n_users": 1000, "n_weeks": 8, "n_trials": 10, "seed": 5},
+            "quick": {
+                "n_users": 250,
+                "n_weeks": 4,
+                "changes": ("the paper's model", "caller on 10 % of pages"),
+                "methods": ("asymmetric",),
+                "n_trials": 8,
+                "seed": 5,
+            },
+            "paper": {
+                "n_users": 1000,
+                "n_weeks": 8,
+                "changes": tuple(_FLAGS),
+                "methods": ("asymmetric", "combined"),
+                "n_trials": 10,
+                "seed": 5,
+            },
         },
         compute=interface_table,
         draw=draw_interface,

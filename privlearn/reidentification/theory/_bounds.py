@@ -253,8 +253,6 @@ def _indistinguishability(rows: np.ndarray) -> tuple[float, float]:
     best = pure_dp_bound(n, worst)
     for epsilon in grid:
         factor = math.exp(epsilon)
-        delta = max(
-            float(np.maximum(seen - factor * other, 0).sum(axis=1).max()) for other in seen
-        )
+        delta = max(float(np.maximum(seen - factor * other, 0).sum(axis=1).max()) for other in seen)
         best = min(best, approximate_dp_bound(n, float(epsilon), min(1.0, delta)))
     return pure_dp_bound(n, worst), best

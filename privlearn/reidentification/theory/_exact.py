@@ -188,7 +188,9 @@ def expected_success(
         with np.errstate(divide="ignore"):
             # upto^n - below^n without cancellation, for large n or a small group.
             some = -np.expm1(n * np.log1p(-equal / upto))
-            total += float((hit * some * np.exp(n * np.log(np.minimum(upto, 1.0))) / (n * equal)).sum())
+            total += float(
+                (hit * some * np.exp(n * np.log(np.minimum(upto, 1.0))) / (n * equal)).sum()
+            )
     return total
 
 
@@ -231,9 +233,7 @@ def brute_force_success(
     return total
 
 
-def known_profiles_success(
-    top_sets: ArrayLike, n_weeks: int, n_topics: int, noise: float
-) -> float:
+def known_profiles_success(top_sets: ArrayLike, n_weeks: int, n_topics: int, noise: float) -> float:
     """Best success of an attacker who knows every user's persistent top set, by enumeration.
 
     (1 / n) sum over x of max_u prod_t P(x_t | S_u).
@@ -256,7 +256,9 @@ def known_profiles_success(
     if sets.ndim != 2 or sets.dtype.kind not in "iu" or len(sets) < 1:
         raise ValueError(f"top_sets must be integers of shape (n, k), got shape {sets.shape}")
     if sets.min() < 0 or sets.max() >= n_topics:
-        raise ValueError(f"top_sets must lie in 0 to {n_topics - 1}, got {sets.min()} to {sets.max()}")
+        raise ValueError(
+            f"top_sets must lie in 0 to {n_topics - 1}, got {sets.min()} to {sets.max()}"
+        )
     inside, outside = topic_probabilities(n_topics, sets.shape[1], noise)
     every = PersistentWorld(n_topics, sets.shape[1], noise).sequences(n_weeks)
     law = np.full((len(sets), n_topics), outside)
