@@ -92,7 +92,8 @@ def priors_from_counts(noisy: Any, sizes: Any, gamma: Any, normalize: Normalize)
     >>> priors_from_counts(np.array([[9.0, 3.0, -2.0]]), np.array([10]), 0.05, "project").round(3)
     array([[0.775, 0.175, 0.05 ]])
     """
-    q = noisy / sizes[..., None]
+    # A prior that no cell uses has size 0; its row is never read.
+    q = noisy / (sizes + (sizes == 0))[..., None]
     return project_floor(q, gamma) if normalize == "project" else shrink_floor(q, gamma)
 
 

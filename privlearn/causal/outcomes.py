@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -75,7 +75,7 @@ class OutcomeGrid:
             raise ValueError("values must increase, without repeats")
 
     @classmethod
-    def of(cls, values: Iterable[Real]) -> OutcomeGrid:
+    def of(cls, values: Iterable[float]) -> OutcomeGrid:
         """Grid of exactly these values.
 
         Examples

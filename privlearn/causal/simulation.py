@@ -17,7 +17,7 @@ for their social network, which no package carries.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -246,7 +246,7 @@ def assign(key: Array, clusters: Array, n_treated: Array) -> Array:
 
 def experiment_trial(
     population: Population,
-    mechanism: _Resampling,
+    mechanism: _Resampling | Sequence[_Resampling],
     *,
     stratify: bool = True,
     level: float = 0.95,
@@ -256,7 +256,9 @@ def experiment_trial(
     Parameters
     ----------
     population : Population
-    mechanism : ClusterDP or one of its family
+    mechanism : ClusterDP or one of its family, or several
+        Several share the assignment and one compilation; outputs then have a first axis for them.
+        They must keep the floor in the same way (``normalize``).
     stratify : bool
         Estimate cluster by cluster, or all clusters thrown together. The assignment is
         stratified in any case; use ``population.merged()`` for complete randomisation.
@@ -268,6 +270,11 @@ def experiment_trial(
     callable
         key -> `TrialOutcome`.
 
+    Raises
+    ------
+    ValueError
+        If a mechanism has another grid than the population, or they differ in ``normalize``.
+
     Examples
     --------
     >>> from privlearn import simulate
@@ -278,46 +285,63 @@ def experiment_trial(
     >>> bool(abs(found.mean.error) < 5 * found.stderr.error)
     True
     """
-    if mechanism.grid != population.grid:
+    one = isinstance(mechanism, _Resampling)
+    family = [mechanism] if isinstance(mechanism, _Resampling) else list(mechanism)
+    if any(m.grid != population.grid for m in family):
         raise ValueError("mechanism must have the grid of the population")
+    if len({m.normalize for m in family}) != 1:
+        raise ValueError("mechanisms must have one way to normalize, or go into separate trials")
     k, n_clusters = population.grid.k, len(population.n_treated)
     values = population.grid.array - population.grid.array.mean()  # effects do not change
     quantile = float(stats.norm.ppf((1 + level) / 2))
     y0, y1, clusters, n_treated = (jnp.asarray(x) for x in population[:4])
-    where = jnp.asarray(mechanism.prior_of_cell(n_clusters))
-    lam, tau = mechanism.exact_lam, population.effect
+    wheres = np.stack([m.prior_of_cell(n_clusters) for m in family])
+    parameters = np.array([(m.exact_lam, m.exact_gamma, float(m.sigma)) for m in family])
+    tau = population.effect
 
     def trial(key: Array) -> TrialOutcome:
         assignment, noise = jax.random.split(key)
         z = assign(assignment, clusters, n_treated)
         cells = 2 * clusters + z
         codes = jnp.where(z == 1, y1, y0)
-        draw = mechanism.simulate(noise, codes, cells, n_clusters)
-        v = jnp.asarray(values, draw.priors.dtype)
-        mean, spread = kernels.distribution_moments(draw.priors, v)
-        mean, spread = mean[where].reshape(-1, 2), spread[where].reshape(-1, 2)
+        v = jnp.asarray(values, jnp.result_type(float))
+
+        def effect(counts: Array, prior_mean: Any, lam: Any) -> kernels.Effect:
+            moments = kernels.score_moments(counts, v, prior_mean, lam)
+            return kernels.stratified_effect(
+                moments if stratify else kernels.pool_clusters(moments)
+            )
 
         def counted(y: Array) -> Array:
             return kernels.count_cells(y, cells, 2 * n_clusters, k).reshape(-1, 2, k)
 
-        def effect(y: Array, prior_mean: Any, lam: float) -> kernels.Effect:
-            moments = kernels.score_moments(counted(y), v, prior_mean, lam)
-            pooled = moments if stratify else kernels.pool_clusters(moments)
-            return kernels.stratified_effect(pooled)
+        true_counts = counted(codes)
+        plain = effect(true_counts, 0.0, 0.0)
 
-        found = effect(draw.outcomes, mean, lam)
-        plain = effect(codes, jnp.zeros_like(mean), 0.0)
-        expected = _expected_gap(counted(codes), v, mean, spread, lam, stratify)
-        error = found.tau - tau
-        covered = jnp.abs(error) <= quantile * jnp.sqrt(found.variance)
-        gap = (found.tau - plain.tau) ** 2
-        return TrialOutcome(error, error**2, gap, expected, found.variance, covered)
+        def privatized(key: Array, parameter: Array, where: Array) -> TrialOutcome:
+            lam, gamma, sigma = parameter
+            draw = kernels.privatize(
+                key, codes, cells, where, k=k, n_priors=2 * n_clusters, lam=lam, gamma=gamma,
+                sigma=sigma, normalize=family[0].normalize,
+            )  # fmt: skip
+            mean, spread = kernels.distribution_moments(draw.priors, v)
+            mean, spread = mean[where].reshape(-1, 2), spread[where].reshape(-1, 2)
+            found = effect(counted(draw.outcomes), mean, lam)
+            expected = _expected_gap(true_counts, v, mean, spread, lam, stratify)
+            error = found.tau - tau
+            covered = jnp.abs(error) <= quantile * jnp.sqrt(found.variance)
+            gap = (found.tau - plain.tau) ** 2
+            return TrialOutcome(error, error**2, gap, expected, found.variance, covered)
+
+        keys = jax.random.split(noise, len(family))
+        outcomes = jax.vmap(privatized)(keys, jnp.asarray(parameters, v.dtype), wheres)
+        return jax.tree.map(lambda x: x[0], outcomes) if one else outcomes
 
     return trial
 
 
 def _expected_gap(
-    counts: Array, values: Array, mean: Array, spread: Array, lam: float, stratify: bool
+    counts: Array, values: Array, mean: Array, spread: Array, lam: Array, stratify: bool
 ) -> Array:
     """Closed form of the gap given assignment and priors, on traced arrays."""
     size = counts.sum(-1)

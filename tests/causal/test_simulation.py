@@ -43,10 +43,10 @@ def test_trial_without_privacy_noise_worth_naming_is_the_neyman_experiment():
 
 
 def test_planned_gap_meets_the_simulated_one():
-    people = simulation.gaussian_mixture(900, 6, 2.0, seed=0)
+    people = simulation.gaussian_mixture(600, 6, 2.0, seed=0)
     mechanism = ClusterDP(people.grid, lam=0.5, gamma=0.02, sigma=5.0)
     trial = simulation.experiment_trial(people, mechanism)
-    found = simulate.monte_carlo(trial, key=jax.random.key(2), n_trials=500, batch_size=250)
+    found = simulate.monte_carlo(trial, key=jax.random.key(2), n_trials=200, batch_size=100)
     planned = simulation.planned_gap(people, mechanism)
     assert planned == pytest.approx(float(found.mean.expected_gap), rel=0.03)
 
