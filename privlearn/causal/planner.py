@@ -109,7 +109,7 @@ class Plan:
                 f"About {100 * leak:.2g} % of the outcomes are then told in clear: that is what "
                 "such a delta allows."
             )
-        if best is not resampler:
+        if resampler.gap > 1.01 * best.gap:
             lines.append(
                 f"Of all releases with an outcome per unit, {best.name} adds least: "
                 f"{resampler.gap / best.gap:.3g} times less than {resampler.name}."
@@ -313,7 +313,8 @@ def plan(
         Option(m.name, per_unit, gap, math.sqrt(sampling + gap), m, used)
         for m, gap, per_unit, used in rows
     ]
-    options.sort(key=lambda o: (not o.per_unit, o.gap))
+    # Equal to six digits is a tie (two values: one bit is randomised response); the family leads.
+    options.sort(key=lambda o: (not o.per_unit, float(f"{o.gap:.6g}")))
     boundary = float(theory.boundary_delta(epsilon, grid.k))
     return Plan(tuple(options), epsilon, delta, sampling, boundary)
 

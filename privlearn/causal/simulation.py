@@ -334,7 +334,7 @@ def experiment_trial(
             return TrialOutcome(error, error**2, gap, expected, found.variance, covered)
 
         keys = jax.random.split(noise, len(family))
-        outcomes = jax.vmap(privatized)(keys, jnp.asarray(parameters, v.dtype), wheres)
+        outcomes = jax.vmap(privatized)(keys, jnp.asarray(parameters, v.dtype), jnp.asarray(wheres))
         return jax.tree.map(lambda x: x[0], outcomes) if one else outcomes
 
     return trial

@@ -12,6 +12,8 @@ from privlearn.causal import (
     NoisyCellMeans,
     OutcomeGrid,
     UniformPriorDP,
+    kernels,
+    planner,
     release_experiment,
 )
 from privlearn.causal.tables import release_table
@@ -84,6 +86,26 @@ def test_villages_of_the_hiv_trial_give_the_published_differences():
     merged = release_experiment(people, BINARY, small="merge", min_cell=40, **names)
     assert merged.cells.n == 2830
     assert merged.cells.sizes.min() >= 40
+
+
+@pytest.mark.parametrize(
+    ("lam", "expected"),
+    [(0.5, (0.00161, 0.00195, 0.00228)), (0.8, (0.00980, 0.01558, 0.01825))],
+)
+def test_added_variance_on_the_villages_is_that_computed_independently(lam, expected):
+    """sigma = 10, gamma = .05, 94 villages, stratified; the noise is averaged over 300 draws."""
+    cells = release_experiment(
+        load_thornton_hiv().frame, BINARY, outcome="got", arm="any", cluster="villnum", small="drop"
+    )
+    counts = kernels.count_cells(cells.outcomes, cells.cells.codes, 2 * 94, 2).reshape(-1, 2, 2)
+    shares, sizes = counts / counts.sum(-1, keepdims=True), cells.cells.sizes
+    found = []
+    for gamma, pooled in ((0.05, False), (0.05, True), (0.5, False)):
+        moments = planner.prior_moments(
+            shares, sizes, BINARY.grid.array, gamma=gamma, sigma=10.0, pooled=pooled, n_draws=300
+        )
+        found.append(planner.expected_gap(shares, sizes, BINARY.grid.array, lam, *moments))
+    np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
 def test_schools_of_the_star_trial_come_onto_a_public_grid():

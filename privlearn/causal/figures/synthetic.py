@@ -107,10 +107,10 @@ register(
         topic="causal",
         title="At one resampling probability, cluster priors give the smallest variance",
         caption=(
-            "Variance of the estimated effect (sampling and privacy) against the floor of the priors, "
-            "3,500 units in three clusters two standard deviations apart, 12 values, lam = 0.5 and "
-            "sigma = 10. Lines: closed form, averaged over the noise of the priors. Dots: whole "
-            "simulated experiments with two standard errors.\n\n"
+            "Variance of the estimated effect (sampling and privacy) against the floor of the "
+            "priors; 3,500 units in three clusters two standard deviations apart, 12 values, lam = "
+            "0.5 and sigma = 10. Lines: closed form, averaged over the noise of the priors. Dots: "
+            "whole simulated experiments with two standard errors.\n\n"
             "The order is that of the paper. But privacy is not the same along the axis: epsilon "
             "(in the tooltip) falls from above 7 on the left to 2.6 on the right, and at equal "
             "epsilon the order is another one, see the frontier."
