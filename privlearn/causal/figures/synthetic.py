@@ -219,7 +219,8 @@ register(
             "setting is to publish the true outcome with probability delta and else a draw from a "
             "private histogram: a delta of .05 means that about 5 % of the outcomes are told in "
             "clear. The noisy histogram and the one-bit outcomes use no delta; the histogram, "
-            "which gives nothing per unit, is far below everything that does."
+            "which gives nothing per unit, is far below everything that does until delta is so "
+            "large that a fifth of the outcomes leaks."
         ),
         source=f"privacy-variance frontier of {PAPER}, with the delta axis that decides it",
         profiles={
