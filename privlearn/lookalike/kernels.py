@@ -76,8 +76,10 @@ def span(centres: Array) -> tuple[Array, Array]:
     """
     if centres.shape[0] >= centres.shape[1]:
         return centres, jnp.eye(centres.shape[1], dtype=centres.dtype)
-    basis, triangle = jnp.linalg.qr(centres.T)
-    return triangle.T, basis
+    basis, _ = jnp.linalg.qr(centres.T)
+    # Not the triangle of the factorisation: what follows then waits for all of it. Two batched
+    # factorisations side by side can deadlock XLA's CPU pool (jax 0.10, two threads).
+    return centres @ basis, basis
 
 
 # ------------------------------------------------------------------------------------- linear fits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -112,12 +113,13 @@ def monte_carlo(
     import jax
 
     moments: list[Moments] = []
-    for outputs in _outputs(trial, key, n_trials, batch_size, x64, devices, nonfinite, memory):
-        leaves, structure = jax.tree.flatten(outputs)
-        if not moments:
-            moments = [Moments(leaf.shape[1:]) for leaf in leaves]
-        for moment, leaf in zip(moments, leaves, strict=True):
-            moment.add(leaf)
+    with _one_blas_thread():
+        for outputs in _outputs(trial, key, n_trials, batch_size, x64, devices, nonfinite, memory):
+            leaves, structure = jax.tree.flatten(outputs)
+            if not moments:
+                moments = [Moments(leaf.shape[1:]) for leaf in leaves]
+            for moment, leaf in zip(moments, leaves, strict=True):
+                moment.add(leaf)
     means, stderrs = zip(*(moment.finish() for moment in moments), strict=True)
     return Estimate(
         mean=jax.tree.unflatten(structure, means),
@@ -164,14 +166,27 @@ def run_trials(
 
     stacked: list[np.ndarray] = []
     start = 0
-    for outputs in _outputs(trial, key, n_trials, batch_size, x64, devices, nonfinite, memory):
-        leaves, structure = jax.tree.flatten(outputs)
-        if not stacked:
-            stacked = [np.empty((n_trials, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
-        for whole, leaf in zip(stacked, leaves, strict=True):
-            whole[start : start + len(leaf)] = leaf
-        start += len(leaves[0])
+    with _one_blas_thread():
+        for outputs in _outputs(trial, key, n_trials, batch_size, x64, devices, nonfinite, memory):
+            leaves, structure = jax.tree.flatten(outputs)
+            if not stacked:
+                stacked = [np.empty((n_trials, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+            for whole, leaf in zip(stacked, leaves, strict=True):
+                whole[start : start + len(leaf)] = leaf
+            start += len(leaves[0])
     return jax.tree.unflatten(structure, stacked)
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Keep BLAS to one thread: trials fill the cores, threads inside small matrices collide.
+
+    On two busy cores a batched factorisation was seen to take a hundred times longer without.
+    """
+    # JAX calls the BLAS of SciPy, which must be loaded for its threads to be found.
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def _outputs(
