@@ -93,7 +93,7 @@ def fit_targets(
     n_topics: int,
     law: Law,
     method: Method,
-    concentration: float = 10.0,
+    concentration: Array | float = 10.0,
     popularity_prior: Array | None = None,
 ) -> Targets:
     """Learn from the first site, and bring its users into codes.
@@ -220,7 +220,7 @@ def query_table(
     *,
     law: Law,
     method: Method,
-    mix: float = 0.5,
+    mix: Array | float = 0.5,
 ) -> Array:
     """Table of a block of queries: one row for each code of a target.
 
@@ -368,7 +368,8 @@ def best_targets(table: Array, codes: Array, group: int = 512) -> Array:
     """
     group = min(group, codes.shape[0])
     blocks = codes.reshape(-1, group, codes.shape[1])
-    highest = scores(table, codes).reshape(blocks.shape[0], group, -1).max(axis=1)
+    # A loop over the groups, so that additions and maximum are one pass that writes nothing else.
+    highest = jax.lax.map(lambda part: scores(table, part).max(axis=0), blocks)
     winner = jnp.argmax(highest, axis=0)
     columns = jnp.arange(table.shape[1])[:, None]
     inside = jnp.zeros((table.shape[1], group), jnp.int32)

@@ -200,7 +200,13 @@ def reidentification_report(
     ...     }
     ... )
     >>> report = reidentification_report(
-    ...     visits, user="who", time="when", item="page", quasi_identifiers=["city"], n_repeats=2
+    ...     visits,
+    ...     user="who",
+    ...     time="when",
+    ...     item="page",
+    ...     quasi_identifiers=["city"],
+    ...     methods=["asymmetric"],
+    ...     n_repeats=1,
     ... )
     >>> report.classes.k_anonymity, report.classes.success, report.linkage.population
     (5, 0.2, 40)

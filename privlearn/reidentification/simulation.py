@@ -84,7 +84,7 @@ class SiteViews(NamedTuple):
     top_sets: Array
 
 
-def show_sites(key: Array, top_sets: Array, api: TopicsApi) -> SiteViews:
+def show_sites(key: Array, top_sets: Array | np.ndarray, api: TopicsApi) -> SiteViews:
     """Show two sites topics of given top sets, each fixed for a user, a week and a site.
 
     Parameters
@@ -94,15 +94,23 @@ def show_sites(key: Array, top_sets: Array, api: TopicsApi) -> SiteViews:
     api : TopicsApi
         Its n_topics, noise and topics_per_call; the caller filter needs visits, see
         `simulate_sites`.
+
+    Examples
+    --------
+    >>> sets = np.tile([3, 1, 4], (10, 6, 1))
+    >>> views = show_sites(jax.random.key(0), sets, TopicsApi(n_topics=9, top_k=3, noise=0.0))
+    >>> views.site_a.shape, np.unique(views.site_a).tolist()
+    ((10, 6), [1, 3, 4])
     """
+    sets = jnp.asarray(top_sets)
 
     def one(keys: Array) -> Array:
-        topics, _ = draws.show_topics(keys[0], top_sets, api.n_topics, api.noise)
+        topics, _ = draws.show_topics(keys[0], sets, api.n_topics, api.noise)
         return draws.first_call(keys[1], topics, api.topics_per_call)
 
     # vmap over the two sites: the same program, compiled once.
     views = jax.vmap(one)(jax.random.split(key, (2, 2)))
-    return SiteViews(views[0], views[1], top_sets)
+    return SiteViews(views[0], views[1], sets)
 
 
 def simulate_sites(
@@ -123,12 +131,6 @@ def simulate_sites(
     api : TopicsApi, optional
         The paper's model if not given.
     users : SyntheticUsers, optional
-
-    Examples
-    --------
-    >>> views = simulate_sites(jax.random.key(0), n_users=10, n_weeks=3)
-    >>> views.site_a.shape, views.top_sets.shape
-    ((10, 3), (10, 3, 5))
     """
     api = api or TopicsApi()
     users = users or SyntheticUsers()

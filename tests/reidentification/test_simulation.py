@@ -82,6 +82,7 @@ def test_the_first_call_is_shuffled_and_shows_each_topic_once():
     assert np.array_equal(draws.first_call(jax.random.key(6), topics, 1), topics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "weeks"),
     [({"topics_per_call": 3, "reach": 0.02, "shared_weeks": False}, 5)],

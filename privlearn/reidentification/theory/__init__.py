@@ -25,7 +25,7 @@ from ._bounds import (
     sharp_fano_bound,
 )
 from ._curves import (
-    TestCurve,
+    PowerCurve,
     curve_bound,
     gaussian_curve,
     pair_curve,
@@ -56,7 +56,7 @@ __all__ = [
     "Bounds",
     "MatchingSuccess",
     "PersistentWorld",
-    "TestCurve",
+    "PowerCurve",
     "approximate_dp_bound",
     "asymmetric_weights",
     "bayes_success",

@@ -80,8 +80,10 @@ def bayes_success_lp(matrix: ArrayLike) -> float:
     n, size = rows.shape
     # Variables A(u | x) in the order (x, u); for each x they sum to one.
     one_guess = sparse.kron(sparse.identity(size), np.ones((1, n)), format="csr")
-    solved = optimize.linprog(
-        -rows.T.ravel() / n, A_eq=one_guess, b_eq=np.ones(size), bounds=(0, 1), method="highs"
+    solved = optimize.milp(
+        -rows.T.ravel() / n,
+        constraints=optimize.LinearConstraint(one_guess, 1.0, 1.0),
+        bounds=optimize.Bounds(0.0, 1.0),
     )
     if solved.status != 0:
         raise RuntimeError(f"the linear program was not solved: {solved.message}")

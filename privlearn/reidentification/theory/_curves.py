@@ -13,7 +13,7 @@ from scipy import optimize, special
 from ._arguments import channel, probabilities, real, whole
 
 
-class TestCurve(NamedTuple):
+class PowerCurve(NamedTuple):
     """Power of the best test at every level: concave, increasing, linear between its corners.
 
     Attributes
@@ -25,18 +25,15 @@ class TestCurve(NamedTuple):
         Probability of naming the user when the release is theirs (1 - type II error).
     """
 
-    #: Pytest would otherwise take the name for that of a test.
-    __test__ = False
-
     level: np.ndarray
     power: np.ndarray
 
     def __call__(self, level: ArrayLike) -> np.ndarray:
         """Power at some levels."""
-        return np.interp(level, self.level, self.power)
+        return np.interp(np.asarray(level, dtype=float), self.level, self.power)
 
 
-def pair_curve(user: ArrayLike, other: ArrayLike) -> TestCurve:
+def pair_curve(user: ArrayLike, other: ArrayLike) -> PowerCurve:
     """Neyman and Pearson's curve: the best power against `user` at every level under `other`.
 
     Parameters
@@ -56,7 +53,7 @@ def pair_curve(user: ArrayLike, other: ArrayLike) -> TestCurve:
     return _hull(*_corners(p[None], q[None]))
 
 
-def targeted_curve(matrix: ArrayLike, user: int) -> TestCurve:
+def targeted_curve(matrix: ArrayLike, user: int) -> PowerCurve:
     """Best test of "this release is the user's" against "it is of someone else, drawn uniformly".
 
     The targeted attack of Carey et al. 2023.
@@ -80,7 +77,7 @@ def targeted_curve(matrix: ArrayLike, user: int) -> TestCurve:
     return pair_curve(rows[u], np.delete(rows, u, axis=0).mean(axis=0))
 
 
-def pairwise_curve(matrix: ArrayLike) -> TestCurve:
+def pairwise_curve(matrix: ArrayLike) -> PowerCurve:
     """Upper concave hull of the curves of all ordered pairs of users.
 
     The hull is needed, not the pointwise maximum: `curve_bound` averages over pairs inside a
@@ -98,10 +95,10 @@ def pairwise_curve(matrix: ArrayLike) -> TestCurve:
         others = np.delete(rows, u, axis=0)
         x, y = _corners(np.broadcast_to(rows[u], others.shape), others)
         level, power = _hull(np.concatenate([level, x]), np.concatenate([power, y]))
-    return TestCurve(level, power)
+    return PowerCurve(level, power)
 
 
-def curve_bound(n_users: int, curve: TestCurve | Callable[[float], float]) -> float:
+def curve_bound(n_users: int, curve: PowerCurve | Callable[[float], float]) -> float:
     """Solve S = g((1 - S) / (n - 1)): no attacker names one of n users more often than S.
 
     If P_u(E) <= g(P_v(E)) for all users u, v and events E, with g concave and increasing, then
@@ -112,7 +109,7 @@ def curve_bound(n_users: int, curve: TestCurve | Callable[[float], float]) -> fl
     ----------
     n_users : int
         At least 2.
-    curve : TestCurve or callable
+    curve : PowerCurve or callable
         g; a callable must be concave and increasing on [0, 1].
 
     Examples
@@ -121,7 +118,7 @@ def curve_bound(n_users: int, curve: TestCurve | Callable[[float], float]) -> fl
     0.7959
     """
     n = whole("n_users", n_users, 2)
-    if not isinstance(curve, TestCurve):
+    if not isinstance(curve, PowerCurve):
 
         def excess(success: float) -> float:
             return float(curve((1 - success) / (n - 1))) - success
@@ -164,14 +161,15 @@ def _corners(users: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
     )
 
 
-def _hull(x: np.ndarray, y: np.ndarray) -> TestCurve:
+def _hull(x: np.ndarray, y: np.ndarray) -> PowerCurve:
     """Upper concave hull of points in the unit square, from level 0 to level 1."""
     x, y = np.append(x, [0.0, 1.0]), np.append(y, [0.0, 1.0])
     order = np.lexsort((-y, x))
     x, y = x[order], y[order]
     # Only records of the power can be corners; most points of many pairs fall away here.
     record = np.append(True, y[1:] > np.maximum.accumulate(y)[:-1])
-    xs, ys = [], []
+    xs: list[float] = []
+    ys: list[float] = []
     for px, py in zip(x[record].tolist(), y[record].tolist(), strict=True):
         while len(xs) > 1 and (ys[-1] - ys[-2]) * (px - xs[-2]) <= (py - ys[-2]) * (
             xs[-1] - xs[-2]
@@ -183,4 +181,4 @@ def _hull(x: np.ndarray, y: np.ndarray) -> TestCurve:
     if xs[-1] < 1:
         xs.append(1.0)
         ys.append(1.0)
-    return TestCurve(np.array(xs), np.array(ys))
+    return PowerCurve(np.array(xs), np.array(ys))

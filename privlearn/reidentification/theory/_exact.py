@@ -229,7 +229,7 @@ def brute_force_success(
         best = found >= found.max() - 1e-9
         if best[0]:
             others = math.prod(marginal[y] for y in targets[1:])
-            total += joint[x, targets[0]] * others / best.sum()
+            total += float(joint[x, targets[0]] * others / best.sum())
     return total
 
 
