@@ -141,6 +141,8 @@ def hostile():
 def make_topic(tmp_path, monkeypatch):
     """Add a topic package `privlearn.stand_in` whose figures.py has this source."""
     before = dict(registry.REGISTRY._figures)
+    # Whatever other tests have discovered is no part of a build of the stand-in.
+    registry.REGISTRY._figures = {}
     folder = tmp_path / "topics" / "stand_in"
     folder.mkdir(parents=True)
     monkeypatch.setattr(privlearn, "__path__", [*privlearn.__path__, str(folder.parent)])

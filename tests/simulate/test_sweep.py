@@ -18,6 +18,13 @@ from privlearn.simulate import CacheWarning, SweepError
 from privlearn.simulate.cache import encode
 from privlearn.simulate.sweep import _bar, _in_notebook
 
+
+@pytest.fixture(autouse=True)
+def _own_thread_pool(monkeypatch):
+    """Workers size XLA's pool themselves, where nobody has done it for them."""
+    monkeypatch.delenv("NPROC", raising=False)
+
+
 GRID = {"n": [3, 5], "scale": [0.1, 1.0, 10.0]}
 
 
