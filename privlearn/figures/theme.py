@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import altair as alt
@@ -146,13 +147,24 @@ def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
         alt.theme.enable("privlearn"),
         alt.data_transformers.enable("default", consolidate_datasets=True, max_rows=None),
     ):
-        result = chart.to_dict()
+        result = _without_nonfinite(chart.to_dict())
     for name in sorted(_named(result, "param") - _named(result, "name")):
         raise ValueError(
             f"the chart depends on the selection {name!r} and has none of that name: finish it "
             "with marks.pick_in_legend(chart, series), or with add_params"
         )
     return result
+
+
+def _without_nonfinite(part: Any) -> Any:
+    """Null in place of every NaN and infinity: JSON has neither, and the marks leave out nulls."""
+    if isinstance(part, dict):
+        return {name: _without_nonfinite(item) for name, item in part.items()}
+    if isinstance(part, list):
+        return [_without_nonfinite(item) for item in part]
+    if isinstance(part, float) and not math.isfinite(part):
+        return None
+    return part
 
 
 def _named(part: Any, key: str) -> set[str]:

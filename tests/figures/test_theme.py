@@ -89,3 +89,11 @@ def test_laying_one_dictionary_on_another_changes_neither():
     base, over = {"a": {"x": 1}, "b": 1}, {"a": {"y": 2}, "b": {"z": 3}}
     assert theme.merged(base, over) == {"a": {"x": 1, "y": 2}, "b": {"z": 3}}
     assert (base, over) == ({"a": {"x": 1}, "b": 1}, {"a": {"y": 2}, "b": {"z": 3}})
+
+
+def test_a_value_that_json_cannot_hold_becomes_null_and_the_chart_still_renders():
+    table = pl.DataFrame({"x": [1.0, 2.0, 3.0], "y": [1.0, float("nan"), float("inf")]})
+    spec = theme.spec(alt.Chart(table).mark_point().encode(x="x:Q", y="y:Q"))
+    (rows,) = spec["datasets"].values()
+    assert [row["y"] for row in rows] == [1.0, None, None]
+    assert vl_convert.vegalite_to_svg(spec).startswith("<svg")
