@@ -92,6 +92,11 @@ def monte_carlo(
     automatic batch size depends on the number of devices and on XLA's analysis; give
     ``batch_size`` where every bit counts.
 
+    Sharp edge: on a CPU with two threads, jax 0.10 can wait for ever on a trial that makes two
+    *independent* factorisations (eigh, svd, cholesky, ...): batched, each blocks a thread until a
+    free one has done its share. Make one depend on the other, or factor once; or set the
+    environment variable ``NPROC=4`` before JAX starts, which gives XLA more threads.
+
     Compilation: each call traces and compiles anew, so a trial that reads a changed global sees
     the change. Pass ``jax.jit(trial)`` to have its batches compiled once and kept for the next
     call (JAX's rule then holds: what the trial closed over is frozen at the first).
