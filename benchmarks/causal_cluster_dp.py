@@ -91,7 +91,7 @@ def main():
         ),
         "  of which the layout": lambda: build_cells(z, clusters),
         "  of which the release": lambda: cluster_dp.release_codes(y, layout),
-        "  of which the noise (OpenDP)": lambda: cluster_dp._noise.release(
+        "  of which the noise (OpenDP)": lambda: cluster_dp.noise.release(
             np.zeros((2 * n_clusters, K), np.int64)
         ),
         "  of which the estimate": lambda: EffectEstimator().fit(last),

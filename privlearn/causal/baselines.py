@@ -204,11 +204,16 @@ class NoisyCellMeans(_Baseline):
         above = grid.snap(self.grid.array - self.grid.values[0])
         sums = np.bincount(cells.codes, above[codes], sizes.size)
         means = release_means(noise, sums, sizes.ravel()).reshape(sizes.shape)
+        return self.assemble(self.grid.values[0] + means, noise.scale, cells)
+
+    def assemble(self, means: np.ndarray, scale: float, cells: Cells) -> AggregateRelease:
+        """Put noisy means (C, 2), with noise of this scale on their sums, into a release."""
+        sizes = cells.sizes
         # Popoviciu's bound on a variance, with the divisor n - 1.
         bound = self.grid.width**2 / 4 / np.maximum(sizes - 1, 1)
         return AggregateRelease(
-            means=self.grid.values[0] + means,
-            noise_variance=2 * (noise.scale / sizes) ** 2,
+            means=means,
+            noise_variance=2 * (scale / sizes) ** 2,
             sampling_variance=bound,
             cells=cells,
             guarantee=self.guarantee,
@@ -264,7 +269,11 @@ class NoisyHistogram(_Baseline):
         """Release from value codes and a layout."""
         sizes, k = cells.sizes, self.grid.k
         counts = kernels.count_cells(codes, cells.codes, sizes.size, k)
-        noisy = self.noise.release(counts).reshape(-1, 2, k)
+        return self.assemble(self.noise.release(counts).reshape(-1, 2, k), cells)
+
+    def assemble(self, noisy: np.ndarray, cells: Cells) -> AggregateRelease:
+        """Put noisy counts (C, 2, K) into a release, with unbiased means."""
+        sizes = cells.sizes
         centred = self.grid.array - self.grid.array.mean()
         means = noisy @ centred / sizes
         per_count = float(theory.discrete_laplace_variance(self.noise.scale))

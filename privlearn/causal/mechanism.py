@@ -237,7 +237,7 @@ class _Resampling:
         counts = kernels.count_cells(codes, cells.codes, n_cells, k)
         if self.priors == "arm":
             counts = counts.reshape(-1, 2, k).sum(0)
-        noisy = self._noise.release(counts)
+        noisy = self.noise.release(counts)
         return self.weights_from_counts(noisy, counts.sum(1))
 
     def weights_from_counts(self, noisy: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -248,7 +248,8 @@ class _Resampling:
         return entropy.integer_weights(priors, self.exact_gamma)
 
     @cached_property
-    def _noise(self) -> DiscreteLaplaceMechanism:
+    def noise(self) -> DiscreteLaplaceMechanism:
+        """The noise on the counts, of which one outcome moves two by 1."""
         return DiscreteLaplaceMechanism(
             sensitivity=2,
             epsilon=2 / float(self.sigma),

@@ -14,6 +14,7 @@ from privlearn.causal import planner, simulation
 from privlearn.causal.baselines import LaplaceOutcome, NoisyHistogram, OneBitOutcome
 from privlearn.causal.cells import Cells, build_cells
 from privlearn.causal.estimation import EffectEstimator
+from privlearn.causal.figures.seeded import seeded_codes, seeded_release, seeded_releases
 from privlearn.causal.mechanism import ClusterDP, ClusterFreeDP, NoDP, UniformPriorDP
 from privlearn.causal.outcomes import OutcomeGrid
 from privlearn.figures import Figure, register
@@ -64,7 +65,13 @@ KINDS = ("Cluster-DP", "Cluster-Free-DP", "Uniform-Prior-DP")
 
 
 def merging_table(
-    *, lams: Sequence[float], sigma: float, gamma: float, min_cells: Sequence[int], n_releases: int
+    *,
+    lams: Sequence[float],
+    sigma: float,
+    gamma: float,
+    min_cells: Sequence[int],
+    n_releases: int,
+    seed: int,
 ) -> pl.DataFrame:
     """Added variance on the village trial against how far small villages are merged."""
     y, z, village = villages()
@@ -83,8 +90,8 @@ def merging_table(
             for mechanism in mechanisms:
                 gap = _predicted(mechanism, shares, cells)
                 taus = [
-                    EffectEstimator().fit(mechanism.release_codes(codes, cells)).tau_
-                    for _ in range(n_releases)
+                    EffectEstimator().fit(release).tau_
+                    for release in seeded_releases(mechanism, codes, cells, n_releases, seed=seed)
                 ]
                 square = (np.array(taus) - plain) ** 2
                 rows.append(
@@ -136,7 +143,7 @@ register(
             "The Malawi trial (does a voucher bring people to learn their HIV result? 2,830 people "
             "in 119 villages): variance that privacy adds to the effect, against how many "
             "clusters are left after merging small villages by size, for sigma = 10 and gamma = "
-            ".05. Lines: closed form; dots: real releases with two standard errors.\n\n"
+            ".05. Lines: closed form; dots: seeded releases with two standard errors.\n\n"
             "Tiny, unbalanced cells weigh heavily in a stratified estimate, so all curves fall as "
             "villages are merged; at lam = .8 Cluster-DP is best with a few dozen clusters, where "
             "priors are no longer noisy and groups still differ. The lead over pooled priors is "
@@ -151,6 +158,7 @@ register(
                 "gamma": 0.05,
                 "min_cells": (2, 5, 15, 40, 120),
                 "n_releases": 120,
+                "seed": 3,
             },
             "paper": {
                 "lams": (0.5, 0.8),
@@ -158,6 +166,7 @@ register(
                 "gamma": 0.05,
                 "min_cells": (2, 3, 5, 8, 15, 25, 40, 70, 120, 250),
                 "n_releases": 2000,
+                "seed": 3,
             },
         },
         compute=merging_table,
@@ -181,9 +190,9 @@ RELEASES = (
 
 
 def effects_table(
-    *, epsilons: Sequence[float], min_cell: int, bounds: tuple[float, float], points: int
+    *, epsilons: Sequence[float], min_cell: int, bounds: tuple[float, float], points: int, seed: int
 ) -> pl.DataFrame:
-    """One private release each of both trials: effect and interval."""
+    """One seeded release each of both trials: effect and interval."""
     rows = []
     trials = (
         ("HIV results (share)", BINARY, villages()),
@@ -191,7 +200,7 @@ def effects_table(
     )
     for title, grid, (y, z, cluster) in trials:
         cells = build_cells(z, cluster, min_cell=min_cell, small="merge")
-        codes = grid.encode(y)
+        codes = seeded_codes(grid, y, seed=seed)
         for epsilon in epsilons:
             mechanisms: list[Any] = [
                 NoDP(grid),
@@ -203,7 +212,7 @@ def effects_table(
                 ClusterFreeDP.for_budget(grid, epsilon, gamma=0.5 / grid.k),
             ]
             for mechanism in mechanisms:
-                release = mechanism.release_codes(codes, cells)
+                release = seeded_release(mechanism, codes, cells, seed=seed)
                 fitted = EffectEstimator().fit(release)
                 low, high = fitted.interval_
                 rows.append((title, epsilon, release.mechanism, fitted.tau_, low, high))
@@ -242,10 +251,11 @@ register(
             "Effect and 95 % interval from one release each, at the same pure epsilon: vouchers on "
             "learning an HIV result (2,830 people, villages merged into districts) and small "
             "classes on test scores (3,700 pupils of Project STAR; scores rounded at random to a "
-            "public grid, which keeps the effect unbiased). Releases use the operating system's "
-            "entropy: another run gives other dots. The large effect of vouchers survives a "
-            "release per person; that of small classes, a seventh of a standard deviation, "
-            "needs a release per school (noisy histogram) or a large epsilon."
+            "public grid, which keeps the effect unbiased). Noise is seeded here, so that the "
+            "figure can be drawn again; real releases draw from the operating system. The large "
+            "effect of vouchers survives a release per person; that of small classes, a seventh "
+            "of a standard deviation, needs a release per school (noisy histogram) or a "
+            "large epsilon."
         ),
         source="Thornton 2008; Project STAR through Stock and Watson 2007; releases ours",
         profiles={
@@ -254,12 +264,14 @@ register(
                 "min_cell": 60,
                 "bounds": (700.0, 1250.0),
                 "points": 12,
+                "seed": 4,
             },
             "paper": {
                 "epsilons": (0.5, 1.0, 4.0),
                 "min_cell": 60,
                 "bounds": (700.0, 1250.0),
                 "points": 12,
+                "seed": 4,
             },
         },
         compute=effects_table,
