@@ -15,7 +15,7 @@ from importlib.metadata import version as _version
 import lazy_loader as _lazy
 
 #: The topic packages, in the order in which reports show them. None imports another.
-TOPICS = ("aggregate", "lookalike", "replicable")
+TOPICS = ("aggregate", "lookalike", "replicable", "causal", "reidentification")
 
 __getattr__, __dir__, _ = _lazy.attach(
     __name__,
@@ -33,11 +33,13 @@ __all__ = [
     "TOPICS",
     "__version__",
     "aggregate",
+    "causal",
     "claims",
     "datasets",
     "figures",
     "lookalike",
     "privacy",
+    "reidentification",
     "replicable",
     "simulate",
 ]
