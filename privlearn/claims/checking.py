@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from privlearn.claims import discovery, registry
+from privlearn.claims import discovery, memory, registry
 from privlearn.claims.claim import PROFILES, Claim, Measurement
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def check_claim(claim: Claim, profile: str = "quick", theory_factor: float = 1.0
     check_profile(profile)
     start = time.perf_counter()
     try:
-        measurement = claim.measure(profile)
+        measurement = memory.measure(claim, profile)
     except Exception as error:
         seconds = time.perf_counter() - start
         return _verdict(claim, profile, "error", seconds, message=_describe(error))
