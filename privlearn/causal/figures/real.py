@@ -91,7 +91,9 @@ def merging_table(
                 gap = _predicted(mechanism, shares, cells)
                 taus = [
                     EffectEstimator().fit(release).tau_
-                    for release in seeded_releases(mechanism, codes, cells, n_releases, seed=seed)
+                    for release in seeded_releases(
+                        mechanism, codes, cells, n_releases, seed=seed + len(rows)
+                    )
                 ]
                 square = (np.array(taus) - plain) ** 2
                 rows.append(
@@ -212,7 +214,7 @@ def effects_table(
                 ClusterFreeDP.for_budget(grid, epsilon, gamma=0.5 / grid.k),
             ]
             for mechanism in mechanisms:
-                release = seeded_release(mechanism, codes, cells, seed=seed)
+                release = seeded_release(mechanism, codes, cells, seed=seed + len(rows))
                 fitted = EffectEstimator().fit(release)
                 low, high = fitted.interval_
                 rows.append((title, epsilon, release.mechanism, fitted.tau_, low, high))
