@@ -253,25 +253,6 @@ claims.register(
 )
 
 
-def _first_order(model: GaussianMixtureModel, n: int, q: int) -> float:
-    """Risk with known centres, q < n, with its first correction in 1 / n.
-
-    Given the look-alike table, least squares is a correct regression on its q + K features with
-    noise + |theta_s|^2 as noise; a Wishart-like mean of the inverse Gram matrix and the second
-    moment of a new person's own features give the trace.
-    """
-    table, theta = model._coordinates("sensitive")
-    public, _ = model._coordinates("public")
-    second = (table * model.weights) @ table.T
-    cross = (table * model.weights) @ public.T
-    others = (public * model.weights) @ public.T + np.eye(len(public))
-    schur = second - cross @ np.linalg.solve(others, cross.T)
-    k = len(theta)
-    trace = q + k + np.trace(np.linalg.inv(schur))
-    inflated = model.noise + model.signal_sensitive
-    return inflated - float(theta @ theta) + inflated * trace / (n - q - k - 1)
-
-
 def _first_order_simulated(profile: str) -> Measurement:
     parts = []
     for k, n, p, q in ((3, 300, 60, 90), (8, 400, 40, 80))[_times(profile, 1, 0) :]:
@@ -281,7 +262,7 @@ def _first_order_simulated(profile: str) -> Measurement:
         )  # fmt: skip
         trial = mixture_trial(model, n=n, p=p, q=q, estimators="known", n_responses=16)
         found = mean_risk(trial, seed=24, n_trials=_times(profile, 200, 1000))
-        parts.append((_first_order(model, n, q), found.mean.total, found.stderr.total))
+        parts.append((theory.risk_known_finite(model, n, q), found.mean.total, found.stderr.total))
     return _joined(parts, found.n)
 
 

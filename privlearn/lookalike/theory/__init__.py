@@ -21,6 +21,7 @@ from privlearn.lookalike.theory.mixture import GaussianMixtureModel
 from privlearn.lookalike.theory.special import (
     risk_base_underparametrised,
     risk_empirical_underparametrised,
+    risk_known_finite,
     risk_known_underparametrised,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "risk_base_underparametrised",
     "risk_cgmt",
     "risk_empirical_underparametrised",
+    "risk_known_finite",
     "risk_known_underparametrised",
     "risk_m_anonymity",
 ]
