@@ -1,0 +1,1 @@
+"""The figures of sketch attention: errors of sketches, scaling, quality against time."""
