@@ -9,8 +9,9 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules={"cache", "checks", "protocol", "tabular"},
+    submodules={"attention", "cache", "checks", "protocol", "tabular", "transformer"},
     submod_attrs={
+        "attention": ["Attention", "CausalSoftmax"],
         "cache": [
             "Cache",
             "advance",
@@ -25,5 +26,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "checks": ["Prompts", "check_logits", "check_same_vocabulary", "pack_prompts"],
         "protocol": ["CausalLM", "forward", "prefill"],
         "tabular": ["TabularLM"],
+        "transformer": ["TransformerConfig", "TransformerLM"],
     },
 )
