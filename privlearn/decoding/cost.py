@@ -1,0 +1,284 @@
+"""What a step costs on this machine, and the draft length that pays.
+
+Walltime model (Leviathan, Kalman, Matias, 2023, arXiv 2211.17192, theorem 3.8, with a measured cost
+curve in place of "verifying is free"): with t(T) the time of a target step on T tokens and c the
+time of a draft step over t(1), an iteration of draft length gamma costs
+``gamma c + t(gamma+1)/t(1)`` plain steps and yields BE tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from privlearn.decoding.models import CausalLM, set_length
+
+if TYPE_CHECKING:
+    from privlearn.decoding.decoder import SpeculativeDecoder
+
+__all__ = ["CostCurve", "GammaChoice", "best_gamma", "choose_gamma", "expected_block_efficiency"]
+
+#: Draft lengths that ``gamma="auto"`` considers.
+GAMMAS = tuple(range(0, 17))
+
+
+@dataclass(frozen=True)
+class CostCurve:
+    """Measured times of steps, for one batch size and text length.
+
+    Attributes
+    ----------
+    widths : array of int, shape (n,)
+        Tokens T of a target step, increasing from 1.
+    seconds : array of float, shape (n,)
+        t(T), medians.
+    draft_seconds : float
+        Of one draft step of one token; 0 without a draft model.
+    batch : int
+        Rows.
+
+    Examples
+    --------
+    >>> curve = CostCurve(np.array([1, 5]), np.array([1.0, 2.0]), 0.1, 1)
+    >>> float(curve.relative(3)), curve.c, round(curve.speedup(3.0, 4), 2)
+    (1.5, 0.1, 1.25)
+    """
+
+    widths: np.ndarray
+    seconds: np.ndarray
+    draft_seconds: float
+    batch: int
+
+    def __post_init__(self) -> None:
+        """Check that the curve can be read."""
+        if len(self.widths) != len(self.seconds) or len(self.widths) == 0 or self.widths[0] != 1:
+            raise ValueError(
+                f"widths must begin with 1 and have a time each, got widths={self.widths!r}."
+            )
+        if np.any(np.diff(self.widths) <= 0) or np.any(np.asarray(self.seconds) <= 0):
+            raise ValueError("widths must increase and seconds must be positive.")
+
+    @property
+    def c(self) -> float:
+        """Draft step over plain target step."""
+        return float(self.draft_seconds / self.seconds[0])
+
+    def relative(self, width: ArrayLike) -> np.ndarray:
+        """t(T)/t(1), linear between measured widths, along the last slope beyond them."""
+        width = np.asarray(width, float)
+        inside = np.interp(width, self.widths, self.seconds)
+        if len(self.widths) > 1:
+            run = self.widths[-1] - self.widths[-2]
+            slope = max(0.0, (self.seconds[-1] - self.seconds[-2]) / run)
+            inside = inside + slope * np.maximum(width - self.widths[-1], 0)
+        return inside / self.seconds[0]
+
+    def speedup(self, block_efficiency: float, gamma: int) -> float:
+        """Predicted speed-up over plain decoding."""
+        return float(block_efficiency / (gamma * self.c + self.relative(gamma + 1)))
+
+
+def expected_block_efficiency(alpha: float, gamma: ArrayLike) -> np.ndarray:
+    """Tokens per target call if each drafted token is accepted independently with chance alpha.
+
+    ``(1 - alpha^(gamma+1)) / (1 - alpha)``: Leviathan, Kalman, Matias (2023), equation 1.
+
+    Examples
+    --------
+    >>> expected_block_efficiency(0.8, [1, 3, 5]).round(3).tolist()
+    [1.8, 2.952, 3.689]
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], got {alpha!r}.")
+    gamma = np.asarray(gamma, float)
+    if alpha == 1:
+        return gamma + 1
+    return (1 - alpha ** (gamma + 1)) / (1 - alpha)
+
+
+def best_gamma(
+    curve: CostCurve, alpha: float, gammas: Sequence[int] = GAMMAS, margin: float = 0.0
+) -> int:
+    """The draft length with the largest predicted speed-up; 0 if none exceeds ``1 + margin``.
+
+    Examples
+    --------
+    >>> flat = CostCurve(np.array([1]), np.array([1.0]), 0.05, 1)
+    >>> best_gamma(flat, alpha=0.8), best_gamma(flat, alpha=0.03)
+    (8, 0)
+    """
+    gammas = np.asarray(sorted(set(gammas) | {0}))
+    gain = expected_block_efficiency(alpha, gammas) / (
+        gammas * curve.c + curve.relative(gammas + 1)
+    )
+    best = int(np.argmax(gain))
+    return int(gammas[best]) if gain[best] > 1 + margin else 0
+
+
+def measure_costs(
+    target: CausalLM,
+    draft: CausalLM | None,
+    *,
+    batch: int = 1,
+    length: int = 64,
+    max_len: int = 256,
+    widths: Sequence[int] = (1, 2, 3, 5, 9),
+    repeats: int = 5,
+    steps: int = 8,
+) -> CostCurve:
+    """Time target steps of several widths and a draft step, interleaved, each compiled first.
+
+    Parameters
+    ----------
+    target, draft : CausalLM
+        ``draft`` may be None.
+    batch, length, max_len : int
+        Rows, committed tokens, and the longest text that the caches are made for.
+    widths : sequence of int
+        Beginning with 1.
+    repeats, steps : int
+        Medians over ``repeats`` runs of ``steps`` steps.
+    """
+    jobs: list[Callable[[], Any]] = [
+        partial(_steps, target, *_prepared(target, batch, length, max_len, w, steps))
+        for w in widths
+    ]
+    if draft is not None:
+        jobs.append(partial(_steps, draft, *_prepared(draft, batch, length, max_len, 1, steps)))
+    for job in jobs:
+        jax.block_until_ready(job())
+    times = np.zeros((repeats, len(jobs)))
+    for r in range(repeats):
+        for j, job in enumerate(jobs):
+            begin = time.perf_counter()
+            jax.block_until_ready(job())
+            times[r, j] = (time.perf_counter() - begin) / steps
+    median = np.median(times, axis=0)
+    curve = np.maximum.accumulate(median[: len(widths)])  # more tokens never cost less
+    draft_seconds = float(median[-1]) if draft is not None else 0.0
+    return CostCurve(np.asarray(widths), curve, draft_seconds, batch)
+
+
+def _prepared(
+    model: CausalLM, batch: int, length: int, max_len: int, width: int, steps: int
+) -> tuple[Any, jax.Array, int]:
+    if model.context is not None:
+        max_len = min(max_len, model.context)
+    length = min(length, max_len)
+    cache = model.init_cache(batch, max_len, slack=width)
+    cache = set_length(cache, jnp.full(batch, length, jnp.int32))
+    return cache, jnp.zeros((batch, width), jnp.int32), steps
+
+
+@eqx.filter_jit
+def _steps(model: CausalLM, cache: Any, tokens: jax.Array, steps: int) -> jax.Array:
+    """The tokens after ``steps`` steps, each needed by the next: nothing is optimised away."""
+
+    def step(_: int, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        cache, tokens = carry
+        logits, cache = model.extend(cache, tokens)
+        return cache, jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    return lax.fori_loop(0, steps, step, (cache, tokens))[1]
+
+
+@dataclass(frozen=True)
+class GammaChoice:
+    """How ``gamma="auto"`` decided.
+
+    Attributes
+    ----------
+    gamma : int
+        The draft length; 0: plain decoding.
+    alpha : float
+        Acceptance rate on the calibration prompts.
+    curve : CostCurve
+    predicted : float
+        Speed-up by the walltime model at the length it likes best.
+    measured : float or None
+        Speed-up of whole loops at that length on the calibration prompts; None if the model
+        already preferred plain decoding.
+    """
+
+    gamma: int
+    alpha: float
+    curve: CostCurve
+    predicted: float
+    measured: float | None
+
+
+def choose_gamma(
+    decoder: SpeculativeDecoder,
+    prompts: Sequence[ArrayLike] | ArrayLike,
+    *,
+    calibration_gamma: int = 4,
+    calibration_tokens: int = 48,
+    repeats: int = 3,
+) -> GammaChoice:
+    """Measure costs and acceptance, maximise the predicted speed-up, confirm it with the loop.
+
+    The model leaves out what verification and bookkeeping cost. So the length that it likes best is
+    timed against plain decoding on the calibration prompts, and plain decoding kept if it wins.
+
+    Parameters
+    ----------
+    decoder : SpeculativeDecoder
+        With a drafter whose length can be chosen, or any other: then the choice is between it and
+        plain decoding.
+    prompts : sequence of token sequences
+        The batch to calibrate on.
+    calibration_gamma : int
+        Draft length at which acceptance is measured.
+    calibration_tokens : int
+        New tokens per row in a calibration run, at most ``max_new_tokens``.
+    repeats : int
+        Timed runs of each.
+    """
+    parameters = decoder.get_params(deep=False)
+    tokens = min(calibration_tokens, decoder.max_new_tokens)
+    trial = type(decoder)(
+        **{**parameters, "gamma": calibration_gamma, "max_new_tokens": tokens, "eos": None}
+    )
+    drafter = decoder.drafter
+    fixed = drafter is None or drafter == "lookahead"
+    if hasattr(drafter, "propose"):
+        fixed = not hasattr(drafter, "with_gamma")
+        if not fixed:
+            trial.drafter = drafter.with_gamma(calibration_gamma)  # type: ignore[union-attr]
+    curve = trial.measure(prompts)
+    result = trial.generate(prompts)
+    alpha = result.acceptance_rate_
+    # Drafts that only sometimes come (prompt lookup) accept nothing where there is none.
+    asked = result.statistics.steps.sum()
+    found = result.statistics.reached[:, :1].sum() / asked if asked else 0.0
+    alpha = float(alpha * found) if np.isfinite(alpha) else 0.0
+    if drafter is None:
+        return GammaChoice(0, alpha, curve, 1.0, None)
+    if fixed:
+        gamma = result.gamma_
+        predicted = float(result.block_efficiency_ / curve.relative(_step_width(trial)))
+    else:
+        gamma = best_gamma(curve, min(alpha, 1.0))
+        predicted = curve.speedup(float(expected_block_efficiency(min(alpha, 1.0), gamma)), gamma)
+        if hasattr(trial.drafter, "with_gamma") and gamma:
+            trial.drafter = trial.drafter.with_gamma(gamma)  # type: ignore[union-attr]
+        trial.gamma = gamma
+    if gamma == 0:
+        return GammaChoice(0, alpha, curve, predicted, None)
+    measured = trial.compare(prompts, repeats=repeats).speedup
+    return GammaChoice(gamma if measured > 1 else 0, alpha, curve, predicted, measured)
+
+
+def _step_width(decoder: SpeculativeDecoder) -> int:
+    drafter = decoder._resolve_drafter(1)
+    return 1 + drafter.topology.size + drafter.n_extra
