@@ -5,6 +5,7 @@ import tomllib
 from itertools import chain
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -58,8 +59,9 @@ def test_lock_pins_every_requirement_within_its_bounds():
         assert all(requirement.specifier.contains(v) for v in versions)
 
 
-def test_lock_has_a_hash_for_every_pin_and_names_no_host():
-    text = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", ["", "-data", "-smollm"])
+def test_lock_has_a_hash_for_every_pin_and_names_no_host(name):
+    text = (ROOT / f"requirements{name}.lock").read_text()
     for block in re.split(r"\n(?=[a-z0-9])", text.strip(), flags=re.IGNORECASE):
         assert "--hash=sha256:" in block, block.splitlines()[0]
     assert not re.search(r"https?:|index-url|find-links|@ ", text)
