@@ -23,6 +23,7 @@ from privlearn.datasets.earnings import (
 )
 from privlearn.datasets.experiments import load_star, load_thornton_hiv
 from privlearn.datasets.histories import load_movielens
+from privlearn.datasets.impressions import load_open_bandit
 from privlearn.datasets.index import CARDS, list_datasets
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load_election_survey",
     "load_gss_wages",
     "load_movielens",
+    "load_open_bandit",
     "load_star",
     "load_thornton_hiv",
     "load_wine",

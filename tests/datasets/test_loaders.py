@@ -31,6 +31,14 @@ SHA256 = {
     "thornton_hiv": ["9094927b25ca413776041dc1d12246197beafe8d4216c661a7067b99c55e9ad9"],
     "star": ["a359532c47dcd3bc70952ed913fc86ace4e855d96baf84de2041c204ddca1efb"],
     "movielens": ["6b4d120bd521cb54e0b590b32896616342b8bacfcc72c444922f572dae863034"],
+    "open_bandit": [
+        "7168295b6e0a9eabcf3392320a5dd434e542b68e705d5cd9491499af589812f1",
+        "ede6d08c6877f99cd3770f7d09e26c738e6aa6de4445ccccfb1356ba5d06b1eb",
+        "e65f3bd3beb17664fa69cc129bf7bf852a775f8ffa630506e505fc905315bb34",
+        "0ad874e4dbf6902f0845dd478ad8dde5ef6903583d3ffaace78411bdad064106",
+        "db6d1f7ed2d591ba521533e45286d4c1fba7fe57a8ad2e80342210335f43c527",
+        "e5d1b49a39b608585a2f3014a3f54970430cd37a495c1b73fceb85cdf428a5b8",
+    ],
 }
 
 each = pytest.mark.parametrize("name", NAMES)
