@@ -59,12 +59,15 @@ class Verifier(ABC):
     """
 
     name: ClassVar[str]
-    #: Whether the emitted text follows the target's law exactly.
-    lossless: ClassVar[bool] = True
     #: Whether only a single chain is legal.
     chain_only: ClassVar[bool] = False
     #: Proposals that are legal where a node has several children.
     proposals: ClassVar[tuple[Proposal, ...]] = ()
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the emitted text follows the target's law exactly."""
+        return True
 
     @abstractmethod
     def n_coins(self, topology: Topology) -> int:

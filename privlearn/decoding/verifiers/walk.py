@@ -30,7 +30,7 @@ class Candidates(NamedTuple):
     """What a selection rule sees at one node of the tree."""
 
     p: Array  #: (V,) law of the target
-    q: Array | None  #: (V,) law of the draft, None for fixed candidates
+    q: Array  #: (V,) law of the draft
     tokens: Array  #: (W,) candidates in the order in which they were drawn
     live: Array  #: (W,) bool: which of them are there
     last: Array  #: (W,) bool: whether it is the last sibling of its node
@@ -95,7 +95,11 @@ class WalkVerifier(Verifier):
             return p, nodes, exists
         before = jnp.asarray(np.array(topology.parent) + 1)[nodes]
         live = exists & alive[before] & row.valid[nodes]
-        q = None if row.q is None else row.q[nodes[jnp.argmax(live)]]
+        if row.q is None:
+            # Fixed candidates: accept t with probability p(t), else p without t, the next one.
+            # Whatever the order, the emitted token has law p.
+            return p, nodes, live
+        q = row.q[nodes[jnp.argmax(live)]]
         found = Candidates(p, q, row.tokens[nodes], live, jnp.asarray(last_sibling)[nodes])
         weights = jnp.where(live.any(), or_else(self.selection(found), p), p)
         return weights, nodes, live
@@ -112,6 +116,18 @@ def _level_table(topology: Topology) -> tuple[np.ndarray, np.ndarray]:
     return table, last
 
 
-def is_candidate(at: Candidates) -> Array:
-    """Whether each token of the vocabulary is among the live candidates, (V,) bool."""
-    return jnp.zeros(at.p.shape[0], bool).at[at.tokens].max(at.live)
+def first_accepted(accept: Array, at: Candidates, residual: Array) -> Array:
+    """Law (V,) of the first candidate whose coin says yes, or of a draw from the residual.
+
+    Parameters
+    ----------
+    accept : Array, shape (W,)
+        Chance that each candidate's coin says yes; ignored where it is not live.
+    at : Candidates
+    residual : Array, shape (V,)
+        Law of the token if all coins say no.
+    """
+    accept = jnp.where(at.live, accept, 0)
+    refused = jnp.cumprod(1 - accept)
+    reached = jnp.concatenate([jnp.ones(1, accept.dtype), refused[:-1]])
+    return (refused[-1] * residual).at[at.tokens].add(reached * accept)
