@@ -76,7 +76,7 @@ class Plan:
 
 
 #: How the shipped weights were trained.
-PLANS = {"target": Plan(900), "middle": Plan(900), "draft": Plan(900)}
+PLANS = {"target": Plan(800), "middle": Plan(700), "draft": Plan(700)}
 
 
 class Trained(NamedTuple):

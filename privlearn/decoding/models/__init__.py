@@ -9,7 +9,15 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules={"attention", "cache", "checks", "protocol", "tabular", "transformer"},
+    submodules={
+        "attention",
+        "cache",
+        "checks",
+        "huggingface",
+        "protocol",
+        "tabular",
+        "transformer",
+    },
     submod_attrs={
         "attention": ["Attention", "CausalSoftmax"],
         "cache": [
@@ -24,6 +32,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "visible_slots",
         ],
         "checks": ["Prompts", "check_logits", "check_same_vocabulary", "pack_prompts"],
+        "huggingface": ["HFAdapter"],
         "protocol": ["CausalLM", "forward", "prefill"],
         "tabular": ["TabularLM"],
         "transformer": ["TransformerConfig", "TransformerLM"],
