@@ -15,5 +15,20 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules={"theory"},
-)
+    submodules={
+        "detectors", "kernels", "schedules", "simulation", "streams", "studies", "theory",
+        "transforms",
+    },
+    submod_attrs={
+        "detectors": ["Trigger"],
+        "schedules": [
+            "OptimalSchedule", "convex_schedule", "nonconvex_schedule", "optimal_schedule",
+            "restart_schedule", "schedule_from_rates",
+        ],
+        "transforms": [
+            "DriftState", "drift_aware_sgd", "drift_state", "scale_by_filter",
+            "scale_by_half_batches", "scale_by_loss_average", "scale_by_restarts",
+            "value_and_half_grads", "with_alarm",
+        ],
+    },
+)  # fmt: skip

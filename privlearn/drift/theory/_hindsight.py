@@ -99,7 +99,7 @@ def best_cosine(
     noise: float,
     batch: ArrayLike,
     start: float = 1.0,
-    cycles: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20),
+    cycles: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50),
 ) -> Tuned:
     """Return cosine decay to 0 with warm restarts, equally long cycles, tuned in hindsight.
 
