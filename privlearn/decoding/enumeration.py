@@ -7,6 +7,7 @@ verifier emits, let the target complete the text, and compare with the target. N
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,12 +162,13 @@ class WrongContext:
 
 
 def compare(
-    text: np.ndarray, world: TabularPair, tolerance: float
+    text: np.ndarray, world: TabularPair, allowed: Callable[[np.ndarray], np.ndarray | float]
 ) -> tuple[float, WrongContext | None]:
     """Largest difference between a law of texts and the target's, and the first wrong context.
 
     Joint probabilities of all texts up to this length are compared, shortest contexts first, so
-    that a mistake is reported where it is made and not where it is inherited.
+    that a mistake is reported where it is made and not where it is inherited. `allowed` maps the
+    exact probabilities to the differences that pass.
     """
     size = world.vocabulary
     length = round(np.log(len(text)) / np.log(size)) if size > 1 else 1
@@ -174,17 +176,18 @@ def compare(
     for depth in range(length):
         found = text.reshape(size ** (depth + 1), -1).sum(axis=1).reshape(-1, size)
         exact = world.text_law(depth + 1).reshape(-1, size)
-        errors = np.abs(found - exact).max(axis=1)
+        errors = np.abs(found - exact)
         errors = np.where(np.isnan(errors), np.inf, errors)
         largest = max(largest, float(errors.max()))
-        if first is None and errors.max() > tolerance:
-            code = int(np.argmax(errors > tolerance))
+        wrong = (errors > allowed(exact)).any(axis=1)
+        if first is None and wrong.any():
+            code = int(np.argmax(wrong))
             mass = found[code].sum()
             first = WrongContext(
                 decode(code, depth, size),
                 found[code] / mass if mass > 0 else found[code],
                 world.p[depth][code],
                 world.q[depth][code],
-                float(errors[code]),
+                float(errors[code].max()),
             )
     return largest, first

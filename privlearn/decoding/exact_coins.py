@@ -90,7 +90,7 @@ class ExactUniform:
             "that needs numbers, pass randomness='uniforms' or randomness='seed'"
         )
 
-    __array__ = __bool__ = __float__  # type: ignore[assignment]
+    __array__ = __bool__ = __float__
 
 
 @dataclass
@@ -137,7 +137,7 @@ class ExactCoins:
             self.untried += [[*self._script, i] for i in possible[1:]]
             self._script = [*self._script, taken]
         self._at += 1
-        self.probability *= chances[taken]
+        self.probability *= float(chances[taken])
         return taken
 
     def random(self, size: int | tuple[int, ...] | None = None) -> Any:
@@ -183,7 +183,7 @@ def enumerate_runs(
     >>> def first_below_half(coins):
     ...     return 0 if coins.random() <= 0.25 else int(coins.choice(2, p=[0.5, 0.5]))
     >>> list(enumerate_runs(first_below_half))
-    [(0.25, 0), (0.375, 1), (0.375, 0)]
+    [(0.25, 0), (0.375, 0), (0.375, 1)]
     """
     pending: list[list[int]] = [[]]
     for _ in range(max_runs):
