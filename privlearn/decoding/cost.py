@@ -117,12 +117,11 @@ def best_gamma(
     >>> best_gamma(flat, alpha=0.8), best_gamma(flat, alpha=0.03)
     (8, 0)
     """
-    gammas = np.asarray(sorted(set(gammas) | {0}))
-    gain = expected_block_efficiency(alpha, gammas) / (
-        gammas * curve.c + curve.relative(gammas + 1)
-    )
+    lengths = np.array(sorted({0, *gammas}))
+    cost = lengths * curve.c + curve.relative(lengths + 1)
+    gain = expected_block_efficiency(alpha, lengths) / cost
     best = int(np.argmax(gain))
-    return int(gammas[best]) if gain[best] > 1 + margin else 0
+    return int(lengths[best]) if gain[best] > 1 + margin else 0
 
 
 def measure_costs(

@@ -295,7 +295,7 @@ class SpeculativeDecoder(BaseEstimator):
     def program_with(self, drafter: Drafter) -> Program:
         """The program of this decoder with a given drafter."""
         if drafter.vocab_size is not None:
-            check_same_vocabulary(self.target, drafter)  # type: ignore[arg-type]
+            check_same_vocabulary(self.target, drafter)
         rule = SamplingRule.of(self.temperature, self.top_k, self.top_p, self.min_p)
         return Program(self.target, drafter, verifier(self.verifier), rule, self._eos())
 

@@ -28,9 +28,9 @@ from privlearn.decoding.models import (
     commit,
     prefill,
 )
-from privlearn.decoding.sampling import SamplingRule, law_or_nan, usable
+from privlearn.decoding.sampling import SamplingRule, draw, law_or_nan
 from privlearn.decoding.statistics import Tally, count_step, empty_tally
-from privlearn.decoding.verifiers import MatchVerifier, Verifier, emitted_tokens
+from privlearn.decoding.verifiers import Verified, Verifier, emitted_tokens
 
 __all__ = ["DecodingState", "Program", "iterate", "run", "start"]
 
@@ -146,14 +146,15 @@ def iterate(program: Program, state: DecodingState) -> DecodingState:
     )
     draft, topology = plan.draft, plan.draft.topology
     logits, cache = _target_step(program.target, plan, state)
-    law = law_or_nan(program.rule, logits[:, : topology.size + 1])
-    # Without a draft there is nothing to decide, whatever the verifier.
-    verifier = program.verifier if topology.size else MatchVerifier()
-    verified = verifier.verify(verify_keys, draft, law)
+    law = law_or_nan(_verified_rule(program), logits[:, : topology.size + 1])
+    if topology.size:
+        verified = program.verifier.verify(verify_keys, draft, law)
+    else:
+        verified = _plain(verify_keys, law)
     tokens = emitted_tokens(draft, verified)
 
     alive = ~state.done
-    broken = alive & ~(verified.ok & jnp.all(usable(logits[:, : topology.size + 1]), axis=1))
+    broken = alive & ~verified.ok
     emitted, ended = _cut(tokens, verified.n_accepted, state, program.eos)
     emitted = jnp.where(alive & ~broken, emitted, 0)
     text = _write(state.text, tokens, state.length, emitted)
@@ -193,7 +194,11 @@ def run(program: Program, state: DecodingState, until: jax.Array) -> DecodingSta
     def more(state: DecodingState) -> jax.Array:
         return jnp.any(~state.done) & (state.step < until)
 
-    return lax.while_loop(more, lambda state: iterate(program, state), state)
+    def body(state: DecodingState) -> DecodingState:
+        # Under 64 bits an index may come back wider than it went in.
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), iterate(program, state), state)
+
+    return lax.while_loop(more, body, state)
 
 
 @eqx.filter_jit
@@ -229,6 +234,20 @@ def stream(
             on_tokens(int(row), text[row, known[row] : length[row]].copy())
         known = length
     return state
+
+
+def _plain(keys: jax.Array, law: jax.Array) -> Verified:
+    """Without a draft there is nothing to decide, whatever the verifier: one token from the law."""
+    token = jax.vmap(draw)(keys, law[:, 0])
+    nothing = jnp.zeros_like(token)
+    return Verified(nothing[:, None], nothing, token, jnp.isfinite(law[:, 0, 0]))
+
+
+def _verified_rule(program: Program) -> SamplingRule:
+    """The rule for the target: a greedy lenient verifier compares untempered probabilities."""
+    if program.rule.greedy and getattr(program.verifier, "greedy", False):
+        return SamplingRule.of(1.0)
+    return program.rule
 
 
 def _target_step(target: CausalLM, plan: Any, state: DecodingState) -> tuple[jax.Array, Cache]:

@@ -164,7 +164,10 @@ class DecodingStatistics:
     @classmethod
     def of(cls, tally: Tally, iterations: int) -> DecodingStatistics:
         """From the loop's counts."""
-        return cls(*(np.asarray(part) for part in tally), int(iterations))
+        return cls(
+            **{name: np.asarray(part) for name, part in tally._asdict().items()},
+            iterations=int(iterations),
+        )
 
     @property
     def block_efficiency(self) -> float:
