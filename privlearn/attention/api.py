@@ -115,7 +115,7 @@ def _joined_masks(
     key_mask: Array | None,
     mask: ArrayLike | None,
     lengths: ArrayLike | None,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
 ) -> Array | None:
     """All that says which keys exist, as one mask (B, S)."""
     rows, n_keys = shape
