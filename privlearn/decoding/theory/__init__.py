@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
             "rrs_without_replacement_acceptance",
         ],
         "distillation": [
+            "AcceptanceBounds",
             "DIVERGENCES",
             "acceptance_bounds",
             "divergence",
