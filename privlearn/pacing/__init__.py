@@ -4,13 +4,11 @@ import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
-    submodules={"combinations", "controllers", "kernels", "theory"},
+    submodules={"combinations", "controllers", "kernels", "oco", "theory", "tuning"},
     submod_attrs={
-        "_validation": ["PacingWarning"],
-        "controllers": [
-            "Action",
-            "Controller",
-            "Feedback",
-        ],
+        "controllers": ["Action", "Controller", "Feedback"],
+        "pacer": ["PacingController"],
+        "tuning": ["Tuning", "assess", "gains_for"],
+        "warnings": ["PacingWarning"],
     },
 )

@@ -8,9 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-
-class PacingWarning(UserWarning):
-    """A setting that runs, but that theory says will disappoint."""
+from privlearn.pacing.warnings import PacingWarning
 
 
 def known(value: Any) -> np.ndarray | None:

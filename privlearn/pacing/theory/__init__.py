@@ -54,6 +54,7 @@ from ._stability import (
     jury_pid,
     largest_stable_gain,
     noise_response,
+    offset_energy,
     spectral_radius,
     stability,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "momentum_kernel",
     "noise_response",
     "oco_bound",
+    "offset_energy",
     "optimistic_kernel",
     "pacing_bound",
     "pid_constants",

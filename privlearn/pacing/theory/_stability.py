@@ -256,13 +256,40 @@ def noise_response(gains: Gains, slope: float, delay: int = 0) -> tuple[float, f
     >>> round(noise_response(Gains(0.5), 1.0)[0] ** 2, 9) == round(1 / 3, 9)
     True
     """
-    from scipy.signal import lfilter
-
     checked, c, d = _check(gains, slope, delay)
     top, bottom = _loop(checked, d)
-    closed = np.polyadd(bottom, c * top)
-    if not is_schur(closed):
+    response = _impulse(top, np.polyadd(bottom, c * top))
+    if response is None:
         return math.inf, math.inf
+    steps = np.diff(response, prepend=0.0)
+    return float(np.sqrt((response**2).sum())), float(np.sqrt((steps**2).sum()))
+
+
+def offset_energy(gains: Gains, slope: float, delay: int = 0) -> float:
+    """Sum over all steps of (mu_t - mu*)^2, from mu_1 - mu* = 1, without noise or bounds.
+
+    For an integral gain alone, 1 / (c K_I (2 - c K_I)). Infinite if unstable.
+
+    Examples
+    --------
+    >>> round(offset_energy(Gains(0.5), 1.0), 9) == round(4 / 3, 9)
+    True
+    """
+    checked, c, d = _check(gains, slope, delay)
+    top, bottom = _loop(checked, d)
+    without_integrator, _ = np.polydiv(bottom, np.array([1.0, -1.0]))
+    response = _impulse(without_integrator, np.polyadd(bottom, c * top))
+    return math.inf if response is None else float((response**2).sum())
+
+
+def _impulse(
+    numerator: NDArray[np.floating], closed: NDArray[np.floating]
+) -> NDArray[np.floating] | None:
+    """Impulse response of numerator / closed until it has died out; None if it does not."""
+    from scipy.signal import lfilter
+
+    if not is_schur(closed):
+        return None
     radius = float(abs(np.roots(closed)).max(initial=0.0))
     length = _LONGEST
     if radius < 1:
@@ -270,10 +297,9 @@ def noise_response(gains: Gains, slope: float, delay: int = 0) -> tuple[float, f
         length = int(min(need, _LONGEST))
     pulse = np.zeros(length)
     pulse[0] = 1.0
-    numerator = np.concatenate([np.zeros(closed.size - top.size), top])
-    response = lfilter(numerator, closed, pulse)
-    steps = np.diff(response, prepend=0.0)
-    return float(np.sqrt((response**2).sum())), float(np.sqrt((steps**2).sum()))
+    padded = np.concatenate([np.zeros(closed.size - numerator.size), numerator])
+    response: NDArray[np.floating] = lfilter(padded, closed, pulse)
+    return response
 
 
 def stability(gains: Gains, slope: float, delay: int = 0) -> Stability:
