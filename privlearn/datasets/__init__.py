@@ -25,6 +25,7 @@ from privlearn.datasets.experiments import load_star, load_thornton_hiv
 from privlearn.datasets.histories import load_movielens
 from privlearn.datasets.impressions import load_open_bandit
 from privlearn.datasets.index import CARDS, list_datasets
+from privlearn.datasets.streams import load_flights
 
 __all__ = [
     "CARDS",
@@ -38,6 +39,7 @@ __all__ = [
     "load_cps_wages",
     "load_diabetes",
     "load_election_survey",
+    "load_flights",
     "load_gss_wages",
     "load_movielens",
     "load_open_bandit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from privlearn.datasets import classics, earnings, experiments, histories, impressions
+from privlearn.datasets import classics, earnings, experiments, histories, impressions, streams
 from privlearn.datasets.dataset import Card
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ CARDS: tuple[Card, ...] = (
     experiments.THORNTON_HIV,
     experiments.STAR,
     histories.MOVIELENS,
+    streams.FLIGHTS,
     impressions.OPEN_BANDIT,
 )
 

@@ -30,6 +30,7 @@ SHA256 = {
     "election_survey": ["e35aa9ce259ea15a9d71187dda3a26039f54503b011addbf1e3a544537aed6e7"],
     "thornton_hiv": ["9094927b25ca413776041dc1d12246197beafe8d4216c661a7067b99c55e9ad9"],
     "star": ["a359532c47dcd3bc70952ed913fc86ace4e855d96baf84de2041c204ddca1efb"],
+    "flights": ["1b65456bf913efef6e8384a6c5c059b72de177b2364b89f7a18fd1d14ab3f216"],
     "movielens": ["6b4d120bd521cb54e0b590b32896616342b8bacfcc72c444922f572dae863034"],
     "open_bandit": [
         "7168295b6e0a9eabcf3392320a5dd434e542b68e705d5cd9491499af589812f1",
