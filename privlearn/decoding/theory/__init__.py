@@ -12,16 +12,16 @@ import lazy_loader as _lazy
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=[
-        "acceptance",
         "distillation",
         "drafts",
         "lenience",
         "lookahead",
+        "selection",
         "walltime",
         "worlds",
     ],
     submod_attrs={
-        "acceptance": [
+        "selection": [
             "KSeq",
             "acceptance",
             "deterministic_acceptance",

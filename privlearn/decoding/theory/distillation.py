@@ -98,7 +98,7 @@ def acceptance_bounds(kl: ArrayLike) -> AcceptanceBounds:
     Examples
     --------
     >>> [round(float(x), 4) for x in acceptance_bounds(0.498224)]
-    [0.5009, 0.3734]
+    [0.5009, 0.3736]
     """
     kl = check_range("kl", kl, 0, np.inf)
     return AcceptanceBounds(1 - np.sqrt(kl / 2), 1 - np.sqrt(-np.expm1(-kl)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from privlearn.decoding.theory._arguments import check_count
-from privlearn.decoding.theory.acceptance import kseq
+from privlearn.decoding.theory.selection import kseq
 from privlearn.decoding.theory.worlds import TabularPair
 
 

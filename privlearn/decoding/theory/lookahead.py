@@ -50,7 +50,7 @@ def lookahead_compression(
 
 
 def lookahead_width(window: int, ngram: int, n_guesses: int) -> int:
-    """Tokens that one step feeds to the target: ``W (N - 1) + G (N - 1)``, the pending one included.
+    """Tokens that one step feeds to the target, ``(W + G) (N - 1)``, the pending one included.
 
     Examples
     --------

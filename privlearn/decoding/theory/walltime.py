@@ -62,7 +62,7 @@ def operations_factor(alpha: ArrayLike, gamma: ArrayLike, c_hat: ArrayLike) -> n
     Examples
     --------
     >>> float(operations_factor(0.8, 5, 0.05).round(4))
-    1.6942
+    1.6941
     """
     gamma = _lengths(gamma)
     work = gamma * _ratio("c_hat", c_hat) + gamma + 1

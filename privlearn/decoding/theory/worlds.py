@@ -70,7 +70,7 @@ class TabularPair:
             tuple(np.tile(law, (size**d, 1)) for d in range(check_count("depth", depth, 0) + 1))
             for law in (target, draft)
         ]
-        return cls(*tables, name=name or "context free")
+        return cls(tables[0], tables[1], name=name or "context free")
 
     @classmethod
     def from_functions(
@@ -89,7 +89,7 @@ class TabularPair:
             )
             for f in (p, q)
         ]
-        return cls(*tables, name=name or "from functions")
+        return cls(tables[0], tables[1], name=name or "from functions")
 
     @classmethod
     def random(
@@ -125,7 +125,7 @@ class TabularPair:
             return rows / rows.sum(axis=1, keepdims=True)
 
         tables = [tuple(table(d) for d in range(depth + 1)) for _ in range(2)]
-        return cls(*tables, name=name or "random")
+        return cls(tables[0], tables[1], name=name or "random")
 
     def text_law(self, length: int) -> np.ndarray:
         """Probability of every text of the target, (V^length,)."""

@@ -117,7 +117,7 @@ def optimal_acceptance_without_replacement(p: ArrayLike, q: ArrayLike, n_drafts:
     --------
     >>> p, q = [0.1, 0.2, 0.7], [0.5, 0.3, 0.2]
     >>> round(optimal_acceptance_without_replacement(p, q, 2), 6)
-    0.689286
+    0.785714
     """
     p, q = check_pair(p, q)
     n = min(check_count("n_drafts", n_drafts), int((q > 0).sum()))
@@ -179,9 +179,8 @@ def greedy_drafts_acceptance(p: ArrayLike, q: ArrayLike, n_drafts: int) -> float
     rest[top] = 0
     if rest.sum() == 0:
         return float(p[top].sum())
-    return float(
-        p[top].sum() + np.minimum(np.delete(p, top), np.delete(rest / rest.sum(), top)).sum()
-    )
+    rest = rest / rest.sum()  # 0 on the top tokens
+    return float(p[top].sum() + np.minimum(p, rest).sum())
 
 
 def deterministic_acceptance(p: ArrayLike, candidates: ArrayLike) -> float:
