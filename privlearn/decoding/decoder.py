@@ -232,7 +232,17 @@ class SpeculativeDecoder(BaseEstimator):
             For parameters or prompts that cannot be used, and for models that give NaN or
             infinite logits.
         """
-        program, _ = self._program(prompts)
+        return self.decode(prompts, row_ids, on_tokens, stream_every)[0]
+
+    def decode(
+        self,
+        prompts: Sequence[ArrayLike] | ArrayLike,
+        row_ids: ArrayLike | None = None,
+        on_tokens: Callable[[int, np.ndarray], None] | None = None,
+        stream_every: int = 4,
+    ) -> tuple[Generation, Any]:
+        """As `generate`; also returns the final state of the drafter."""
+        program = self._program(prompts)
         packed = self._pack(prompts, program)
         started = time.perf_counter()
         state = self._start(program, packed, row_ids)
@@ -244,7 +254,7 @@ class SpeculativeDecoder(BaseEstimator):
         lengths = np.asarray(state.length)  # waits for the loop
         walltime = time.perf_counter() - started
         _refuse_broken(state, program)
-        return self._result(state, program, packed, lengths, walltime)
+        return self._result(state, program, packed, lengths, walltime), state.drafter
 
     def measure(self, prompts: Sequence[ArrayLike] | ArrayLike) -> CostCurve:
         """Measure what steps cost on this machine, for the batch size of ``prompts``; sets cost_.
@@ -276,7 +286,7 @@ class SpeculativeDecoder(BaseEstimator):
         mine, other = float(np.median(ours)), float(np.median(theirs))
         return Comparison(other, mine, other / mine, result.block_efficiency_)
 
-    def _program(self, prompts: Sequence[ArrayLike] | ArrayLike) -> tuple[Program, int]:
+    def _program(self, prompts: Sequence[ArrayLike] | ArrayLike) -> Program:
         """Everything checked and resolved, the draft length included."""
         if not isinstance(self.target, CausalLM):
             raise TypeError(f"target must be a CausalLM, got {type(self.target).__name__}.")
@@ -290,9 +300,9 @@ class SpeculativeDecoder(BaseEstimator):
         else:
             drafter = self._resolve_drafter(self.gamma)
             self.gamma_ = drafter.topology.height
-        return self.program_with(drafter), self.gamma_
+        return self._program_with(drafter)
 
-    def program_with(self, drafter: Drafter) -> Program:
+    def _program_with(self, drafter: Drafter) -> Program:
         """The program of this decoder with a given drafter."""
         if drafter.vocab_size is not None:
             check_same_vocabulary(self.target, drafter)
@@ -386,13 +396,10 @@ class SpeculativeDecoder(BaseEstimator):
         ends = set(np.asarray(program.eos).tolist())
         statistics = DecodingStatistics.of(state.tally, int(state.step))
         gamma = program.drafter.topology.height
-        predicted = None
-        if (hasattr(self, "cost_") and hasattr(program.drafter, "gamma")) or gamma == 0:
-            predicted = (
-                self.cost_.speedup(statistics.block_efficiency, gamma)
-                if hasattr(self, "cost_")
-                else 1.0
-            )
+        predicted = 1.0 if gamma == 0 else None
+        # The model knows chains; the step of a tree or of a window is wider than gamma + 1.
+        if gamma and hasattr(self, "cost_") and program.drafter.topology.is_chain:
+            predicted = self.cost_.speedup(statistics.block_efficiency, gamma)
         return Generation(
             sequences=sequences,
             prompt_lengths=np.asarray(packed.lengths),
