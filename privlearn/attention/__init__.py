@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     submodules={
         "api",
         "arguments",
+        "blocks",
         "decoding",
         "figures",
         "hyper",
@@ -30,7 +31,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "hyper": ["hyper_attention"],
         "modules": ["PolynomialAttention", "PolysketchAttention"],
         "polynomial": ["normalize_heads", "polynomial_attention"],
-        "polysketch": ["polysketch_attention"],
+        "polysketch": ["pad_to_block", "polysketch_attention"],
         "sketches": ["LearnedSketch", "RandomSketch", "init_sketch"],
         "softmax": ["softmax_attention"],
     },
