@@ -318,7 +318,10 @@ class _Face:
         if self.arrays == "jax":
             import jax.numpy as jnp
 
-            return jnp.asarray(array)
+            from privlearn.simulate.precision import float64
+
+            with float64():
+                return jnp.asarray(array)
         return array.copy()
 
     def call(self, *arguments: Any) -> Any:
@@ -333,7 +336,8 @@ class _Face:
     def emitted(self, result: Any) -> tuple[int, ...]:
         """Tokens that a result stands for, checked."""
         found = np.asarray(result)
-        if found.ndim != 1 or not np.can_cast(found.dtype, np.int64, "same_kind"):
+        integral = found.size == 0 or np.can_cast(found.dtype, np.int64, "same_kind")
+        if found.ndim != 1 or not integral:
             raise ValueError(
                 "the verifier must return the emitted tokens as a sequence of integers, "
                 f"got {result!r}"

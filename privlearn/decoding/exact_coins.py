@@ -20,6 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+#: Chances below this are rounding of a sum of probabilities and not followed.
+_NEGLIGIBLE = 1e-15
+
+#: Outcomes that one run may ask for before it is taken for an endless loop.
+_MAX_SPLITS = 500
+
 
 class ExactUniform:
     """A uniform on [0, 1) that is only ever compared.
@@ -90,7 +96,7 @@ class ExactUniform:
             "that needs numbers, pass randomness='uniforms' or randomness='seed'"
         )
 
-    __array__ = __bool__ = __float__
+    __bool__ = __float__
 
 
 @dataclass
@@ -129,7 +135,12 @@ class ExactCoins:
 
     def branch(self, chances: list[float]) -> int:
         """Which of several outcomes this run follows; the others are noted for later."""
-        possible = [i for i, chance in enumerate(chances) if chance > 0]
+        possible = [i for i, chance in enumerate(chances) if chance > _NEGLIGIBLE]
+        if self._at >= _MAX_SPLITS:
+            raise RuntimeError(
+                f"more than {_MAX_SPLITS} random outcomes in one run: does the verifier loop until "
+                "a draw is accepted? Use randomness='seed'"
+            )
         if self._at < len(self._script):
             taken = self._script[self._at]
         else:
@@ -176,7 +187,7 @@ def enumerate_runs(
     Raises
     ------
     RuntimeError
-        If there are more runs than allowed (a loop that rejects for ever, for example).
+        If there are more runs than allowed, or one does not end (a loop of rejections).
 
     Examples
     --------

@@ -169,3 +169,36 @@ def _filled(plan: np.ndarray, weights: np.ndarray, p: np.ndarray) -> np.ndarray:
     column_slack = np.maximum(p - plan.sum(axis=0), 0)
     left = row_slack.sum()
     return plan if left == 0 else plan + np.outer(row_slack, column_slack) / left
+
+
+def canonical_acceptance(p: tuple[float, ...], q: tuple[float, ...]) -> float:
+    """The optimum for two i.i.d. candidates through its canonical decomposition.
+
+    Khisti et al., "Multi-Draft Speculative Sampling: Canonical Decomposition and Theoretical
+    Limits", ICLR 2025, arXiv 2410.18234: choose one candidate with weights that may depend on the
+    pair, then verify it against p as a single draft. The best weights maximise
+    ``sum over y of min(p(y), Pr(chosen = y))``: one unknown for each pair of distinct tokens.
+
+    Examples
+    --------
+    >>> round(canonical_acceptance((0.1, 0.2, 0.7), (0.5, 0.3, 0.2)), 9)
+    0.66
+    """
+    size = len(p)
+    if len(q) != size:
+        raise ValueError(f"p and q must share a vocabulary, got {size} and {len(q)} tokens")
+    chosen = [(i, j) for i, j in itertools.combinations(range(size), 2) if q[i] * q[j] > 0]
+    n = len(chosen)
+    # Unknowns: share of the pair's mass that goes to its first token, then t(y) <= p(y), law(y).
+    rows, bound = np.zeros((size, n + size)), np.array([mass**2 for mass in q])
+    rows[:, n:] = np.eye(size)
+    for at, (i, j) in enumerate(chosen):
+        mass = 2 * q[i] * q[j]
+        rows[i, at], rows[j, at] = -mass, mass
+        bound[j] += mass
+    limits = [(0.0, 1.0)] * n + [(0.0, mass) for mass in p]
+    cost = np.concatenate([np.zeros(n), -np.ones(size)])
+    found = linprog(cost, A_ub=rows, b_ub=bound, bounds=limits, method="highs")
+    if not found.success:
+        raise RuntimeError(f"the solver found no weights: {found.message}")
+    return float(-found.fun)
