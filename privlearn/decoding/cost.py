@@ -25,8 +25,16 @@ from privlearn.decoding.models import CausalLM, set_length
 
 if TYPE_CHECKING:
     from privlearn.decoding.decoder import SpeculativeDecoder
+    from privlearn.decoding.statistics import DecodingStatistics
 
-__all__ = ["CostCurve", "GammaChoice", "best_gamma", "choose_gamma", "expected_block_efficiency"]
+__all__ = [
+    "CostCurve",
+    "GammaChoice",
+    "best_gamma",
+    "block_efficiency_by_position",
+    "choose_gamma",
+    "measure_costs",
+]
 
 #: Draft lengths that ``gamma="auto"`` considers.
 GAMMAS = tuple(range(0, 17))
@@ -88,40 +96,68 @@ class CostCurve:
         return float(block_efficiency / (gamma * self.c + self.relative(gamma + 1)))
 
 
-def expected_block_efficiency(alpha: float, gamma: ArrayLike) -> np.ndarray:
-    """Tokens per target call if each drafted token is accepted independently with chance alpha.
+def block_efficiency_by_position(
+    acceptance: ArrayLike, gamma: ArrayLike, drafted: float = 1.0
+) -> np.ndarray:
+    """Tokens per target call from the acceptance at each draft position.
 
-    ``(1 - alpha^(gamma+1)) / (1 - alpha)``: Leviathan, Kalman, Matias (2023), equation 1.
+    ``1 + drafted * sum over l <= gamma of a_1 ... a_l``: exact for a drafter whose position d is
+    accepted with chance a_d once d - 1 were, however these chances vary from context to context.
+    Beyond the last known position the last chance goes on.
+
+    Parameters
+    ----------
+    acceptance : array of float, shape (D,)
+        a_1 .. a_D.
+    gamma : int or array of int
+    drafted : float, default 1.0
+        Share of the calls that have a draft at all.
 
     Examples
     --------
-    >>> expected_block_efficiency(0.8, [1, 3, 5]).round(3).tolist()
+    >>> block_efficiency_by_position([0.8], [1, 3, 5]).round(3).tolist()
     [1.8, 2.952, 3.689]
+    >>> block_efficiency_by_position([0.5, 1.0], [0, 1, 2], drafted=0.5).tolist()
+    [1.0, 1.25, 1.5]
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must lie in [0, 1], got {alpha!r}.")
-    gamma = np.asarray(gamma, float)
-    if alpha == 1:
-        return gamma + 1
-    return (1 - alpha ** (gamma + 1)) / (1 - alpha)
+    chances, gamma = np.atleast_1d(np.asarray(acceptance, float)), np.asarray(gamma, int)
+    if chances.size == 0 or not np.all((chances >= 0) & (chances <= 1)):
+        raise ValueError(f"acceptance must be chances in [0, 1], got {acceptance!r}.")
+    longest = int(np.max(gamma, initial=0))
+    chances = np.append(chances, np.full(max(longest - len(chances), 0), chances[-1]))
+    tokens = np.concatenate([[0.0], np.cumsum(np.cumprod(chances))])
+    return 1 + drafted * tokens[gamma]
 
 
 def best_gamma(
-    curve: CostCurve, alpha: float, gammas: Sequence[int] = GAMMAS, margin: float = 0.0
+    curve: CostCurve,
+    acceptance: ArrayLike,
+    gammas: Sequence[int] = GAMMAS,
+    drafted: float = 1.0,
 ) -> int:
-    """The draft length with the largest predicted speed-up; 0 if none exceeds ``1 + margin``.
+    """The draft length with the largest predicted speed-up; 0 if none exceeds 1.
+
+    Parameters
+    ----------
+    curve : CostCurve
+    acceptance : float or array of float
+        The same at every position, or by position; see `block_efficiency_by_position`.
+    gammas : sequence of int
+        Lengths to choose from.
+    drafted : float, default 1.0
+        Share of the calls that have a draft.
 
     Examples
     --------
     >>> flat = CostCurve(np.array([1]), np.array([1.0]), 0.05, 1)
-    >>> best_gamma(flat, alpha=0.8), best_gamma(flat, alpha=0.03)
+    >>> best_gamma(flat, 0.8), best_gamma(flat, 0.03)
     (8, 0)
     """
     lengths = np.array(sorted({0, *gammas}))
     cost = lengths * curve.c + curve.relative(lengths + 1)
-    gain = expected_block_efficiency(alpha, lengths) / cost
+    gain = block_efficiency_by_position(acceptance, lengths, drafted) / cost
     best = int(np.argmax(gain))
-    return int(lengths[best]) if gain[best] > 1 + margin else 0
+    return int(lengths[best]) if gain[best] > 1 else 0
 
 
 def measure_costs(
@@ -200,7 +236,11 @@ class GammaChoice:
     gamma : int
         The draft length; 0: plain decoding.
     alpha : float
-        Acceptance rate on the calibration prompts.
+        Acceptance rate on the calibration prompts; NaN if nothing was drafted.
+    acceptance : array of float
+        Acceptance by position there.
+    drafted : float
+        Share of target calls that had a draft.
     curve : CostCurve
     predicted : float
         Speed-up by the walltime model at the length it likes best.
@@ -211,6 +251,8 @@ class GammaChoice:
 
     gamma: int
     alpha: float
+    acceptance: np.ndarray
+    drafted: float
     curve: CostCurve
     predicted: float
     measured: float | None
@@ -256,26 +298,39 @@ def choose_gamma(
             trial.drafter = drafter.with_gamma(calibration_gamma)  # type: ignore[union-attr]
     curve = trial.measure(prompts)
     result = trial.generate(prompts)
-    alpha = result.acceptance_rate_
-    # Drafts that only sometimes come (prompt lookup) accept nothing where there is none.
-    asked = result.statistics.steps.sum()
-    found = result.statistics.reached[:, :1].sum() / asked if asked else 0.0
-    alpha = float(alpha * found) if np.isfinite(alpha) else 0.0
+    acceptance, drafted = _acceptance(result.statistics)
+    found = partial(
+        GammaChoice,
+        alpha=result.acceptance_rate_,
+        acceptance=acceptance,
+        drafted=drafted,
+        curve=curve,
+    )
     if drafter is None:
-        return GammaChoice(0, alpha, curve, 1.0, None)
+        return found(gamma=0, predicted=1.0, measured=None)
     if fixed:
         gamma = result.gamma_
         predicted = float(result.block_efficiency_ / curve.relative(_step_width(trial)))
     else:
-        gamma = best_gamma(curve, min(alpha, 1.0))
-        predicted = curve.speedup(float(expected_block_efficiency(min(alpha, 1.0), gamma)), gamma)
+        gamma = best_gamma(curve, acceptance, drafted=drafted)
+        expected = float(block_efficiency_by_position(acceptance, gamma, drafted))
+        predicted = curve.speedup(expected, gamma)
         if hasattr(trial.drafter, "with_gamma") and gamma:
             trial.drafter = trial.drafter.with_gamma(gamma)  # type: ignore[union-attr]
         trial.gamma = gamma
     if gamma == 0:
-        return GammaChoice(0, alpha, curve, predicted, None)
+        return found(gamma=0, predicted=predicted, measured=None)
     measured = trial.compare(prompts, repeats=repeats).speedup
-    return GammaChoice(gamma if measured > 1 else 0, alpha, curve, predicted, measured)
+    return found(gamma=gamma if measured > 1 else 0, predicted=predicted, measured=measured)
+
+
+def _acceptance(statistics: DecodingStatistics) -> tuple[np.ndarray, float]:
+    """Acceptance by position, each drawn a little to the overall rate, and the share of drafts."""
+    reached, accepted = statistics.reached.sum(axis=0), statistics.accepted.sum(axis=0)
+    if reached.size == 0 or reached[0] == 0:
+        return np.zeros(1), 0.0
+    overall = accepted.sum() / reached.sum()
+    return (accepted + overall) / (reached + 1), float(reached[0] / statistics.steps.sum())
 
 
 def _step_width(decoder: SpeculativeDecoder) -> int:

