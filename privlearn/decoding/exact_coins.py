@@ -47,16 +47,16 @@ class ExactUniform:
         return self._source.below(at) if self._up else not self._source.below(at)
 
     def __lt__(self, bound: Any) -> bool:
-        return self._below(bound)
+        return bound is not self and self._below(bound)
 
     def __le__(self, bound: Any) -> bool:
-        return self._below(bound)
+        return bound is self or self._below(bound)
 
     def __gt__(self, bound: Any) -> bool:
-        return not self._below(bound)
+        return bound is not self and not self._below(bound)
 
     def __ge__(self, bound: Any) -> bool:
-        return not self._below(bound)
+        return bound is self or not self._below(bound)
 
     def _then(self, inverse: Callable[[float], float], up: bool = True) -> ExactUniform:
         before = self._inverse

@@ -124,8 +124,8 @@ def test_wrong_chain_verifiers_are_convicted(verifier, fault, least):
 
 @pytest.mark.parametrize("fault", ["K instead of the survivors", "rho = 1"])
 def test_wrong_kseq_is_convicted(fault):
-    # Three tokens: with two the residual sits on one token, whatever its weight.
-    world = theory.TabularPair.context_free([0.1, 0.2, 0.7], [0.5, 0.3, 0.2], depth=2)
+    # The residual must sit on more than one token, else its weight does not matter.
+    world = theory.TabularPair.context_free([0.2, 0.3, 0.5], [0.8, 0.15, 0.05], depth=2)
     found = check_lossless(lambda *a: kseq(*a, fault=fault), n_drafts=2, gamma=2, worlds=[world])
     assert not found.lossless
     assert found.largest_error > 1e-3
