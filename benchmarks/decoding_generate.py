@@ -90,15 +90,16 @@ def table(title, jobs, reference):
     print(f"(times: over '{reference}')")
 
 
-def ours(name, decoder, prompts):
+def ours(name, decoder, prompts, batched=True):
+    groups = [prompts] if batched else [prompts[i : i + 1] for i in range(len(prompts))]
+
     def run():
-        result = decoder.generate(prompts)
-        count = result.statistics
+        results = [decoder.generate(group) for group in groups]
         return (
-            int(count.emitted.sum()),
-            int(count.steps.sum()),
-            result.walltime_,
-            result.new_tokens,
+            sum(int(result.statistics.emitted.sum()) for result in results),
+            sum(int(result.statistics.steps.sum()) for result in results),
+            sum(result.walltime_ for result in results),
+            [text for result in results for text in result.new_tokens],
         )
 
     return Job(name, run)
@@ -145,7 +146,6 @@ class Peer:
                         ids,
                         attention_mask=torch.ones_like(ids),
                         max_new_tokens=new,
-                        min_new_tokens=None,
                         **choice,
                         **more,
                     )
@@ -163,8 +163,8 @@ def family(new, repeats, reduced):
 
     models = load_family()
     gamma = 4
-    for rows in (1,) if reduced else (1, 8):
-        prompts = sample_prompts(rows, 32, seed=1)
+    prompts = sample_prompts(4 if reduced else 8, 32, seed=1)
+    for batched in (False,) if reduced else (False, True):
 
         def decoder(drafter, rule="block", gamma=gamma):
             return SpeculativeDecoder(
@@ -172,33 +172,26 @@ def family(new, repeats, reduced):
             )
 
         draft = models.draft
-        jobs = [
-            ours("ours, plain", decoder(None), prompts),
-            ours("ours, token, gamma 4", decoder(draft, "token"), prompts),
-            ours("ours, block, gamma 4", decoder(draft, "block"), prompts),
-        ]
         auto = decoder(draft, "block", "auto")
-        jobs.append(ours("ours, gamma='auto'", auto, prompts))
+        named = {
+            "plain": decoder(None),
+            "token, gamma 4": decoder(draft, "token"),
+            "block, gamma 4": decoder(draft, "block"),
+            "gamma='auto'": auto,
+        }
         if not reduced:
-            jobs += [
-                ours("ours, block, gamma 2", decoder(draft, "block", 2), prompts),
-                ours(
-                    "ours, K-SEQ, 4 chains of 4",
-                    decoder(MultiDrafter.chains(draft, 4, 4), "kseq"),
-                    prompts,
-                ),
-                ours(
-                    "ours, prompt lookup, gamma 4",
-                    decoder(PromptLookup(4), "block"),
-                    prompts,
-                ),
-            ]
+            named |= {
+                "block, gamma 2": decoder(draft, "block", 2),
+                "K-SEQ, 4 chains of 4": decoder(MultiDrafter.chains(draft, 4, 4), "kseq"),
+                "prompt lookup, gamma 4": decoder(PromptLookup(4)),
+            }
+        jobs = [ours(f"ours, {name}", d, prompts, batched) for name, d in named.items()]
         if PEER:
             with tempfile.TemporaryDirectory() as folder:
                 big = Peer(save_pretrained(models.target, Path(folder) / "target"), gamma)
                 small = Peer(save_pretrained(draft, Path(folder) / "draft"), gamma)
             jobs += [
-                big.job("transformers, plain", prompts, new, True, batched=True),
+                big.job("transformers, plain", prompts, new, True, batched=batched),
                 big.job(
                     "transformers, assisted, 4 tokens", prompts, new, True,
                     assistant_model=small.model,
@@ -206,7 +199,8 @@ def family(new, repeats, reduced):
             ]  # fmt: skip
         measure(jobs, repeats)
         reference = "transformers, assisted, 4 tokens" if PEER else "ours, plain"
-        table(f"Family, {rows} prompt(s) of 32 tokens, {new} new, sampled", jobs, reference)
+        how = "at once (the peer's assisted one by one)" if batched else "one by one"
+        table(f"Family, {len(prompts)} prompts {how}, 32 + {new} tokens, sampled", jobs, reference)
         choice = auto.choice_
         curve = choice.curve
         points = zip(curve.widths, curve.relative(curve.widths), strict=True)
