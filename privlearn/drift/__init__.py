@@ -16,8 +16,8 @@ import lazy_loader as _lazy
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules={
-        "detectors", "kernels", "schedules", "simulation", "streams", "studies", "theory",
-        "transforms",
+        "detectors", "kernels", "real_data", "schedules", "simulation", "streams", "studies",
+        "theory", "transforms",
     },
     submod_attrs={
         "detectors": ["Trigger"],

@@ -169,6 +169,60 @@ def logistic_trial(
     return _trial(model, optimizer, shifts, alarms, told, path)
 
 
+def diffusion_trial(
+    *, rate: Callable[[Any], Any], steps: int, end: float, dim: int, noise: float, batch: float
+) -> Trial:
+    """Return a trial of the stochastic differential equation, the optimum being at rest.
+
+    Euler-Maruyama for dX = -zeta X dtau + zeta nu^(-1/2) [(|X|^2 + s2) I + X X']^(1/2) dW, whose
+    matrix root acts in closed form. Starts at the first unit vector.
+
+    Parameters
+    ----------
+    rate : callable
+        zeta as a function of time, in JAX.
+    steps : int
+        Steps of the scheme.
+    end : float
+        Last time.
+    dim, noise
+        As in `regression_trial`.
+    batch : float
+        nu.
+
+    Returns
+    -------
+    callable
+        ``trial(key) -> {"second": |X|^2 at the end}``.
+
+    Examples
+    --------
+    >>> import jax
+    >>> trial = diffusion_trial(
+    ...     rate=lambda t: 0.5, steps=50, end=1.0, dim=2, noise=0.0, batch=1e9
+    ... )
+    >>> float(trial(jax.random.key(0))["second"])  # exp(-1) in the limit
+    0.36...
+    """
+    h = _arguments.positive("end", end) / _whole("steps", steps)
+
+    def trial(key: jax.Array) -> dict[str, jax.Array]:
+        draws = jax.random.normal(key, (steps, dim))
+
+        def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+            time, z = inputs
+            zeta, square = rate(time), x @ x
+            even = jnp.sqrt(square + noise)
+            along = (jnp.sqrt(2 * square + noise) - even) * (x @ z) / jnp.maximum(square, 1e-30)
+            kick = even * z + along * x
+            return x - h * zeta * x + zeta * jnp.sqrt(h / batch) * kick, None
+
+        x, _ = jax.lax.scan(step, jnp.eye(dim)[0], (h * jnp.arange(steps), draws))
+        return {"second": x @ x}
+
+    return trial
+
+
 def tuned_rates(
     trial_of: Callable[[jax.Array], Trial],
     key: jax.Array,
@@ -258,9 +312,9 @@ def _trial(
     if not traced(shifts):
         shifts = _arguments.per_step("shifts", shifts)
     steps = len(shifts)
-    flags = np.zeros(steps, bool) if alarms is None else alarms
-    if jnp.shape(flags) != (steps,):
-        raise ValueError(f"alarms has shape {jnp.shape(flags)}, the horizon is {steps}")
+    flags = jnp.zeros(steps, bool) if alarms is None else jnp.asarray(alarms)
+    if flags.shape != (steps,):
+        raise ValueError(f"alarms has shape {flags.shape}, the horizon is {steps}")
     single = not isinstance(optimizers, Mapping)
     named = {"": optimizers} if single else dict(optimizers)
     runs = {name: optax.with_extra_args_support(o) for name, o in named.items()}
@@ -298,7 +352,7 @@ def _trial(
             optimum = model.move(optimum, length * _direction(move_key, model.dim))
             return (optimum, *new), out
 
-        inputs = jnp.arange(steps), jnp.asarray(shifts, first.dtype), jnp.asarray(flags)
+        inputs = jnp.arange(steps), jnp.asarray(shifts, first.dtype), flags
         zero = jnp.zeros((), first.dtype)
         thetas = dict.fromkeys(runs, first)
         states = {name: run.init(first) for name, run in runs.items()}

@@ -250,8 +250,9 @@ def scale_by_half_batches(
     check(largest=largest, decay=decay, start=start, noise=start_noise)
 
     def init(params: Any) -> DriftState:
-        total = start + start_noise
-        return kernels.initial_state(start, largest * start / total if total else 0.0, start_noise)
+        total = jnp.asarray(start, float) + start_noise
+        rate = largest * start / jnp.maximum(total, 1e-30)
+        return kernels.initial_state(start, rate, start_noise)
 
     def update(
         updates: Any, state: DriftState, params: Any = None, *, halves: Any = None,
