@@ -56,7 +56,7 @@ class WalkVerifier(Verifier):
 
         def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             depth, alive, _, _ = state
-            last = jnp.argmax(alive) - 1
+            last = (jnp.argmax(alive) - 1).astype(jnp.int32)
             weights, nodes, live = self.step_law(depth, alive, row, topology)
             token = draw(coins[depth], weights)
             follows = live & (row.tokens[nodes] == token) if row.tokens.shape[0] else live
