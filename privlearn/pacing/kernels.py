@@ -243,6 +243,14 @@ def chart(mirror: Mirror, start: ArrayLike, low: ArrayLike, high: ArrayLike, *li
     return Chart(jnp.log(theta), jnp.log(bottom), jnp.log(top), jnp.exp)
 
 
+def _check_shape(g: Array, place: Chart) -> None:
+    if jnp.shape(g) != place.theta.shape:
+        raise ValueError(
+            f"gradient (target - spend) must have the shape {place.theta.shape} of the start, got "
+            f"{jnp.shape(g)}: give a start (mu0) with one price for each resource"
+        )
+
+
 class StepState(NamedTuple):
     """State of a learner.
 
@@ -273,6 +281,7 @@ def mirror_steps(increments: Filter, place: Chart, *, lazy: bool = False) -> Lea
         return StepState(place.theta, jnp.zeros(shape) if lazy else (), increments.init(shape))
 
     def update(state: StepState, g: Array) -> StepState:
+        _check_shape(g, place)
         u, memory = increments.apply(state.memory, g)
         if not lazy:
             return StepState(jnp.clip(state.theta - u, place.low, place.high), (), memory)
@@ -305,6 +314,7 @@ def pid_position(
         return PositionState(place.theta, zero, zero)
 
     def update(state: PositionState, g: Array) -> PositionState:
+        _check_shape(g, place)
         integral = state.integral + g
         raw = place.theta - (k_p * g + k_i * integral + k_d * (g - state.last))
         theta = jnp.clip(raw, place.low, place.high)

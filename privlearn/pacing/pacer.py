@@ -13,25 +13,13 @@ import warnings
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
+from privlearn.pacing.pacer_settings import Combination, Objective, checked_settings, number
 from privlearn.pacing.warnings import PacingWarning
-
-Objective = Literal["utility", "value"]
-Combination = Literal["dual", "minimum", "sequential"]
 
 _INF = math.inf
 _VERSION = 1
-
-
-def _number(name: str, value: Any, rule: str, low: float, high: float = _INF) -> float:
-    """Return a finite number in [low, high], or raise an error that names the argument."""
-    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    result = float(value)
-    if not (math.isfinite(result) and low <= result <= high):
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
-    return result
 
 
 class PacingController:
@@ -111,18 +99,30 @@ class PacingController:
     __slots__ = (
         "_average",
         "_before",
+        "_beta",
+        "_clock",
         "_config",
-        "_default_gain",
         "_edges",
+        "_end",
+        "_entropic",
+        "_gain",
+        "_gamma",
         "_high",
+        "_k_d",
+        "_k_p",
         "_last_error",
         "_low",
+        "_max_bid",
+        "_max_gap",
         "_now",
         "_open",
+        "_rate",
         "_rates",
         "_reserved",
         "_scale",
         "_theta",
+        "_until",
+        "_utility",
         "budget",
         "gaps",
         "lam",
@@ -159,18 +159,24 @@ class PacingController:
         max_gap: float | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "budget")}
-        self._config = _checked_config(given)
-        self.budget = _number("budget", budget, "finite and at least 0", 0.0)
+        self._config = checked_settings(given)
+        self.budget = number("budget", budget, "finite and at least 0", 0.0)
         if self.budget == 0:
             warnings.warn("budget is 0: every bid will be 0", PacingWarning, stacklevel=2)
         config = self._config
-        self._default_gain = config["k_i"] is None
+        self._clock, self._end = config["clock"], config["end"]
+        self._max_gap = config["max_gap"]
+        self._k_p, self._k_d, self._beta = config["k_p"], config["k_d"], config["beta"]
+        self._gamma = config["gamma"]
+        self._utility = self._gamma is None and config["objective"] == "utility"
+        self._max_bid = _INF if config["max_bid"] is None else config["max_bid"]
+        self._set_gain()
         shares = config["plan"]
         first, last = config["start"], config["end"]
         width = (last - first) / len(shares)
         self._edges = [first + width * i for i in range(1, len(shares))]
         self._rates = [share / width for share in shares]
-        entropic = config["mirror"] == "entropic"
+        self._entropic = entropic = config["mirror"] == "entropic"
         self.mu = config["mu0"]
         self._theta = math.log(self.mu) if entropic else self.mu
         self._low = math.log(config["mu_min"]) if entropic else config["mu_min"]
@@ -181,6 +187,7 @@ class PacingController:
         self._average = self._last_error = self._before = 0.0
         self._scale = self.budget
         self._now = first
+        self._find_slot()
         self._open: OrderedDict[int, tuple[float, bool]] = OrderedDict()
         self.ticket = 0
         self.skews = self.gaps = 0
@@ -205,15 +212,12 @@ class PacingController:
     @property
     def k_i(self) -> float:
         """Integral gain in force."""
-        if not self._default_gain:
-            return float(self._config["k_i"])
-        n = self._config["expected_auctions"]
-        return self._config["mu_scale"] * math.sqrt(n) / self.budget if self.budget else 0.0
+        return self._gain
 
     def planned(self, now: float | None = None) -> float:
         """Share of the plan, in [0, 1], that lies before ``now`` (before the last observation)."""
         first = self._config["start"]
-        time = self._now if now is None else _number("now", now, "finite", -_INF)
+        time = self._now if now is None else number("now", now, "finite", -_INF)
         return self._share_between(first, max(time, first))
 
     def __repr__(self) -> str:
@@ -250,18 +254,16 @@ class PacingController:
         except TypeError:
             valid = False
         if not valid:
-            _number("value", value, "finite and at least 0", 0.0)
-        config = self._config
-        if config["gamma"] is not None:
-            amount = value * self._roi_multiplier()
-        elif config["objective"] == "utility":
+            number("value", value, "finite and at least 0", 0.0)
+        if self._utility:
             amount = value / (1.0 + self.mu)
+        elif self._gamma is not None:
+            amount = value * self._roi_multiplier()
         else:
             amount = value / self.mu if self.mu > 0 else (_INF if value else 0.0)
-        top = config["max_bid"]
-        if top is not None and amount > top:
-            amount = top
-        over = now is not None and config["clock"] and now >= config["end"]
+        if amount > self._max_bid:
+            amount = self._max_bid
+        over = now is not None and self._clock and now >= self._end
         cut = False
         # A margin well above rounding: near the edge the reservations are summed afresh.
         if over or amount >= (self.budget - self.spent - self._reserved) * (1 - 1e-9):
@@ -308,12 +310,13 @@ class PacingController:
         except TypeError:
             valid = False
         if not valid:
-            _number("spend", spend, "finite and at least 0", 0.0)
-            _number("value", value, "finite and at least 0", 0.0)
-        if self._config["clock"] and now is None:
-            raise ValueError("now must be given: the campaign was made with start and end")
-        if now is not None:
-            now = _number("now", now, "finite", -_INF)
+            number("spend", spend, "finite and at least 0", 0.0)
+            number("value", value, "finite and at least 0", 0.0)
+        time = self._now + 1.0
+        if self._clock:
+            if now is None:
+                raise ValueError("now must be given: the campaign was made with start and end")
+            time = number("now", now, "finite", -_INF)
         amount, cut = self._close(ticket)
         if spend > amount * (1 + 1e-9):
             warnings.warn(
@@ -324,17 +327,20 @@ class PacingController:
             )
         self.spent += spend
         before = self._now
-        time = before + 1.0 if not self._config["clock"] or now is None else now
         if time < before:
             self.skews += 1
             time = before
-        gap = time - before > self._config["max_gap"]
         self._now = time
-        if gap:
+        if time <= self._until:
+            share = self._rate * (time - before)
+        else:
+            share = self._share_between(before, time)
+            self._find_slot()
+        if time - before > self._max_gap:
             self.gaps += 1
             self._spread()
         elif not cut:
-            self._step(self._scale * self._share_between(before, time), spend, value)
+            self._step(self._scale * share, spend, value)
 
     # ------------------------------------------------------------------ what else happens
 
@@ -370,7 +376,7 @@ class PacingController:
         keep_outstanding : bool, default=True
             False if the total covers the bids without a result too: their reservations end.
         """
-        self.spent = _number("spent", spent, "finite and at least 0", 0.0)
+        self.spent = number("spent", spent, "finite and at least 0", 0.0)
         if not keep_outstanding:
             self._open.clear()
             self._reserved = 0.0
@@ -392,10 +398,12 @@ class PacingController:
         >>> pacer.remaining
         50.0
         """
-        total = _number("budget", budget, "finite and at least 0", 0.0)
-        if now is not None and self._config["clock"]:
-            self._now = max(self._now, _number("now", now, "finite", -_INF))
+        total = number("budget", budget, "finite and at least 0", 0.0)
+        if now is not None and self._clock:
+            self._now = max(self._now, number("now", now, "finite", -_INF))
+            self._find_slot()
         self.budget = total
+        self._set_gain()
         if total < self.spent + self.reserved:
             warnings.warn(
                 f"budget={total:g} is below what is spent and promised "
@@ -418,7 +426,7 @@ class PacingController:
         (1,)
         """
         config = {k: v for k, v in self._config.items() if k != "clock"}
-        if not self._config["clock"]:
+        if not self._clock:
             config["start"] = config["end"] = None
             config["max_gap"] = None
         state = {name: getattr(self, name) for name in _STATE}
@@ -448,6 +456,8 @@ class PacingController:
         pacer = cls(1.0, **config)
         for name in _STATE:
             setattr(pacer, name, state[name])
+        pacer._set_gain()
+        pacer._find_slot()
         pacer._open = OrderedDict((int(t), (amount, bool(cut))) for t, amount, cut in state["open"])
         return pacer
 
@@ -485,44 +495,61 @@ class PacingController:
         """Share of the plan between two times, b >= a."""
         edges, rates = self._edges, self._rates
         if not edges:
-            end = self._config["end"]
-            return rates[0] * (b - a) if b <= end else rates[0] * max(end - a, 0.0)
-        b = min(b, self._config["end"])
+            return rates[0] * max(min(b, self._end) - a, 0.0)
+        b = min(b, self._end)
         i, j = bisect_right(edges, a), bisect_right(edges, b)
         if i >= j:
             return rates[i] * max(b - a, 0.0)
         whole = sum(rates[s] * (edges[s] - edges[s - 1]) for s in range(i + 1, j))
         return rates[i] * (edges[i] - a) + whole + rates[j] * (b - edges[j - 1])
 
+    def _find_slot(self) -> None:
+        """Remember the plan's rate now, and until when it holds."""
+        slot = bisect_right(self._edges, self._now)
+        self._rate = self._rates[slot] if self._now < self._end else 0.0
+        later = self._end if self._now < self._end else _INF
+        self._until = self._edges[slot] if slot < len(self._edges) else later
+
+    def _set_gain(self) -> None:
+        """Integral gain: as given, or mu_scale / (rho sqrt(n)) for the budget in force."""
+        config = self._config
+        if config["k_i"] is not None:
+            self._gain = config["k_i"]
+        else:
+            root = math.sqrt(config["expected_auctions"])
+            self._gain = config["mu_scale"] * root / self.budget if self.budget else 0.0
+
     def _spread(self) -> None:
         """Spread the money that is left over the rest of the plan."""
-        rest = self._share_between(self._now, self._config["end"])
+        rest = self._share_between(self._now, self._end)
         left = max(self.budget - self.spent, 0.0)
         self._scale = left / rest if rest > 1e-12 else 0.0
 
     def _step(self, target: float, spend: float, value: float) -> None:
         """One step of the law: velocity-form PID on target - spend; the ROI's price beside it."""
-        config = self._config
         g = target - spend
         error = g
-        beta = config["beta"]
-        if beta:
-            error = self._average = beta * self._average + (1 - beta) * g
-        last, k_d = self._last_error, config["k_d"]
-        u = self.k_i * error + config["k_p"] * (g - last)
-        if k_d:
-            u += k_d * (g - 2 * last + self._before)
+        if self._beta:
+            error = self._average = self._beta * self._average + (1 - self._beta) * g
+        last = self._last_error
+        u = self._gain * error + self._k_p * (g - last)
+        if self._k_d:
+            u += self._k_d * (g - 2 * last + self._before)
         self._before, self._last_error = last, g
-        theta = min(max(self._theta - u, self._low), self._high)
+        theta = self._theta - u
+        if theta < self._low:
+            theta = self._low
+        elif theta > self._high:
+            theta = self._high
         self._theta = theta
-        self.mu = math.exp(theta) if config["mirror"] == "entropic" else theta
-        if config["gamma"] is not None:
-            slack = value - config["gamma"] * spend
-            moved = math.log(self.lam) - config["eta_roi"] * slack
+        self.mu = math.exp(theta) if self._entropic else theta
+        if self._gamma is not None:
+            slack = value - self._gamma * spend
+            moved = math.log(self.lam) - self._config["eta_roi"] * slack
             self.lam = math.exp(min(max(moved, _LOG_FLOOR), -_LOG_FLOOR))
 
     def _roi_multiplier(self) -> float:
-        mu, lam, gamma = self.mu, self.lam, self._config["gamma"]
+        mu, lam, gamma = self.mu, self.lam, self._gamma
         rule = self._config["combination"]
         if rule == "dual":
             return (1 + lam) / (mu + lam * gamma)
@@ -549,109 +576,3 @@ _STATE = (
     "_scale",
     "_reserved",
 )
-
-
-def _choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}")
-    return str(value)
-
-
-def _checked_config(given: dict[str, Any]) -> dict[str, Any]:
-    """Check and complete the settings of a controller."""
-    config = dict(given)
-    config.update(_checked_time(given))
-    _choice("mirror", given["mirror"], ("euclidean", "entropic"))
-    _choice("objective", given["objective"], get_args(Objective))
-    _choice("combination", given["combination"], get_args(Combination))
-    config["plan"] = _checked_plan(given["plan"])
-    for name in ("k_p", "k_d"):
-        config[name] = _number(name, given[name], "finite", -_INF)
-    config["beta"] = _number("beta", given["beta"], "in [0, 1)", 0.0, math.nextafter(1.0, 0.0))
-    config["mu_scale"] = _number("mu_scale", given["mu_scale"], "finite and positive", 5e-324)
-    if given["k_i"] is not None:
-        config["k_i"] = _number("k_i", given["k_i"], "finite and at least 0", 0.0)
-    elif config["expected_auctions"] is None:
-        raise ValueError("k_i or expected_auctions must be given where time is a clock")
-    entropic = given["mirror"] == "entropic"
-    least = 5e-324 if entropic else 0.0
-    rule = "finite and positive" if entropic else "finite and at least 0"
-    low = 1e-6 if entropic else 0.0
-    config["mu_min"] = (
-        low if given["mu_min"] is None else _number("mu_min", given["mu_min"], rule, least)
-    )
-    if given["mu_max"] is not None:
-        config["mu_max"] = _number("mu_max", given["mu_max"], "above mu_min", config["mu_min"])
-    first = given["mu0"]
-    if first is None:
-        first = 1.0 if entropic or given["objective"] == "value" else 0.0
-        top = _INF if config["mu_max"] is None else config["mu_max"]
-        first = min(max(first, config["mu_min"]), top)
-    config["mu0"] = _number(
-        "mu0",
-        first,
-        "between mu_min and mu_max",
-        max(config["mu_min"], least),
-        _INF if config["mu_max"] is None else config["mu_max"],
-    )
-    if given["max_bid"] is not None:
-        config["max_bid"] = _number("max_bid", given["max_bid"], "finite and at least 0", 0.0)
-    config.update(_checked_roi(given))
-    return config
-
-
-def _checked_plan(plan: Sequence[float] | None) -> list[float]:
-    if plan is None:
-        return [1.0]
-    shares = [_number(f"plan[{i}]", s, "finite and at least 0", 0.0) for i, s in enumerate(plan)]
-    total = math.fsum(shares)
-    if total <= 0:
-        raise ValueError(f"plan must have a positive sum, got {list(plan)!r}")
-    # Shares that were normalised before stay as they are, to the last bit.
-    return shares if abs(total - 1) < 1e-12 else [share / total for share in shares]
-
-
-def _checked_time(given: dict[str, Any]) -> dict[str, Any]:
-    horizon, start, end = given["horizon"], given["start"], given["end"]
-    expected = given["expected_auctions"]
-    for name, count in (("horizon", horizon), ("expected_auctions", expected)):
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
-            raise TypeError(f"{name} must be a whole number, got {count!r}")
-        if count is not None and count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-    if horizon is not None:
-        if start is not None or end is not None:
-            raise ValueError("give horizon, or start and end, not both")
-        return {
-            "clock": False,
-            "start": 0.0,
-            "end": float(horizon),
-            "expected_auctions": expected or horizon,
-            "max_gap": _INF,
-        }
-    if start is None or end is None:
-        raise ValueError("horizon, or start and end, must be given")
-    first = _number("start", start, "finite", -_INF)
-    last = _number("end", end, "finite", -_INF)
-    if last <= first:
-        raise ValueError(f"end must be after start, got start={start!r}, end={end!r}")
-    gap = given["max_gap"]
-    longest = (last - first) / 10 if gap is None else _number("max_gap", gap, "positive", 5e-324)
-    return {"clock": True, "start": first, "end": last, "max_gap": longest}
-
-
-def _checked_roi(given: dict[str, Any]) -> dict[str, Any]:
-    gamma, eta = given["gamma"], given["eta_roi"]
-    if gamma is None:
-        if eta is not None:
-            raise ValueError("eta_roi needs gamma, the least return")
-        return {"lam0": _number("lam0", given["lam0"], "in [1e-6, 1e6]", 1e-6, 1e6)}
-    if given["objective"] != "value":
-        raise ValueError("gamma needs objective='value': an ROI constraint is on value won")
-    if eta is None:
-        raise ValueError("eta_roi must be given with gamma; about 1 / sqrt(auctions) will do")
-    return {
-        "gamma": _number("gamma", gamma, "finite and positive", 5e-324),
-        "eta_roi": _number("eta_roi", eta, "finite and positive", 5e-324),
-        "lam0": _number("lam0", given["lam0"], "in [1e-6, 1e6]", 1e-6, 1e6),
-    }
