@@ -4,8 +4,8 @@
         [--repeats 20] [--decode-step-ms 90]
 
 One process, compiled once, repeats interleaved over the verifiers; the float32 laws are on the
-device already. "accepts" draws the draft from q near p (many accepted tokens: trees walk deep), "rejects"
-from q far from p. The share is that of a decode step of the target whose time you give: 90 ms is
+device already. "accepts" draws the draft from q near p (many accepted tokens: trees walk deep),
+"rejects" from q far from p. The share is that of a decode step of the target whose time you give: 90 ms is
 SmolLM2-135M, float32, torch, two busy cores; measure your own.
 """
 
