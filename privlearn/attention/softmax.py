@@ -346,7 +346,8 @@ def _forward(
         free, stop = _key_range(masks, i)
         carry = lax.fori_loop(0, free, functools.partial(step, masked=False), carry)
         carry = lax.fori_loop(free, stop, functools.partial(step, masked=True), carry)
-        return finished(*carry, q.dtype)
+        o, top, total = carry
+        return finished(o, top, total, q.dtype)
 
     out, lse = lax.map(tile, jnp.arange(t.n_q * n_rows))
     out, lse = (x.reshape(t.n_q, n_rows, *x.shape[1:]) for x in (out, lse))
