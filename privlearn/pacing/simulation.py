@@ -344,21 +344,14 @@ def simulate_campaigns(
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _run(
+def _stepper(
     world: _World,
-    make: Callable[[Any], Controller] | None,
-    key: Array,
-    money: Array,
-    params: Any,
-    shares: Array,
-    expected: Array,
-) -> tuple[Slots, Any, Auctions | None, _Sums]:
-    """Scan over slots; within a slot, draw everything at once and scan over its auctions."""
-    start, act, update = _batched(world, make, params)
+    act: Callable[[Any], Action],
+    update: Callable[[Any, Feedback], Any],
+    rate: Array,
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Make the step of one auction of all campaigns: act, bid, settle, pay, update."""
     every = partial(jax.vmap, axis_size=world.n_campaigns)
-    shape = (world.length, world.n_campaigns)
-    rate = money / (expected.sum() if world.traffic else world.horizon)
 
     def one_auction(carry: Any, x: Any) -> tuple[Any, Any]:
         state, learnt, ledger, sums, action, target = carry
@@ -400,6 +393,26 @@ def _run(
             took_part = there if spare is None else there & (spare < action.participation)
             kept = Auctions(value, price, jnp.where(took_part, bid, 0.0), spent, there)
         return (state, learnt, ledger, sums, action, target), kept
+
+    return one_auction
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _run(
+    world: _World,
+    make: Callable[[Any], Controller] | None,
+    key: Array,
+    money: Array,
+    params: Any,
+    shares: Array,
+    expected: Array,
+) -> tuple[Slots, Any, Auctions | None, _Sums]:
+    """Scan over slots; within a slot, draw everything at once and scan over its auctions."""
+    start, act, update = _batched(world, make, params)
+    every = partial(jax.vmap, axis_size=world.n_campaigns)
+    shape = (world.length, world.n_campaigns)
+    rate = money / (expected.sum() if world.traffic else world.horizon)
+    one_auction = _stepper(world, act, update, rate)
 
     def one_slot(carry: Any, x: Any) -> tuple[Any, Any]:
         state, learnt, ledger, exhausted, moved = carry
