@@ -235,20 +235,26 @@ def lookalike_study(
         raise ValueError(f"n_splits must be at least 1, got {n_splits}")
     rng = np.random.default_rng(seed)
     loss = np.zeros((n_splits, len(min_sizes)))
-    tables, targets, tests, answers = [], [], [], []
-    for split in range(n_splits):
-        order = rng.permutation(n)
-        train, test = order[:n_train], order[n_train : n_train + n_test]
-        shown, loss[split] = _shown(table, train, min_sizes, method)
-        # Centred here, so that the intercept is the response's mean and the test row's own centre.
-        means = shown.mean(axis=1, keepdims=True)
-        tables.append(shown - means)
-        targets.append(table.y[train] - table.y[train].mean())
-        tests.append(table.X[test][None] - means)
-        answers.append(table.y[test] - table.y[train].mean())
-    errors = _errors(
-        np.stack(tables), np.stack(targets), np.stack(tests), np.stack(answers), ridges
-    )
+    # Splits go through memory in blocks: the test rows of one, once a method, may be large.
+    n_methods = len(min_sizes) + 2
+    block = max(1, min(n_splits, _BLOCK_BYTES // (8 * n_methods * n_test * table.X.shape[1])))
+    errors = np.empty((n_splits, n_methods, len(ridges)))
+    for start in range(0, n_splits, block):
+        splits = range(start, min(start + block, n_splits))
+        tables, targets, tests, answers = [], [], [], []
+        for split in splits:
+            order = rng.permutation(n)
+            train, test = order[:n_train], order[n_train : n_train + n_test]
+            shown, loss[split] = _shown(table, train, min_sizes, method)
+            # Centred here: the intercept is the response's mean and the test row's own centre.
+            means = shown.mean(axis=1, keepdims=True)
+            tables.append(shown - means)
+            targets.append(table.y[train] - table.y[train].mean())
+            tests.append(table.X[test][None] - means)
+            answers.append(table.y[test] - table.y[train].mean())
+        errors[splits.start : splits.stop] = _errors(
+            np.stack(tables), np.stack(targets), np.stack(tests), np.stack(answers), ridges
+        )
     return Study(
         (BASE, *(f"m = {m}" for m in min_sizes), DROP),
         (1, *map(int, min_sizes), 0),
@@ -307,6 +313,9 @@ def _errors(
         ]
         return np.stack([np.asarray(part) for part in found], axis=-1)
 
+
+#: Most that the test rows of a block of splits may take.
+_BLOCK_BYTES = 2**28
 
 #: Tables by name.
 TABLES: dict[str, Callable[[], Table]] = {

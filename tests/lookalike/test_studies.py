@@ -1,5 +1,7 @@
 """Studies on real tables: the fits are those of the estimators, the findings hold."""
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -118,3 +120,13 @@ def test_bad_arguments_of_a_study_are_refused_by_name(diabetes, change, word):
     setting = {"n_train": 300, "min_sizes": (5,), "n_splits": 2} | change
     with pytest.raises(ValueError, match=word):
         studies.lookalike_study(diabetes, **setting)
+
+
+def test_errors_do_not_depend_on_how_many_splits_go_through_memory_at_once(diabetes, monkeypatch):
+    study = functools.partial(
+        studies.lookalike_study, diabetes, n_train=300, min_sizes=(5,), ridges=(0.1,), n_splits=5
+    )
+    whole = study().errors
+    per_split = 8 * 3 * (len(diabetes.y) - 300) * diabetes.X.shape[1]
+    monkeypatch.setattr(studies, "_BLOCK_BYTES", 2 * per_split)
+    np.testing.assert_allclose(study().errors, whole, rtol=1e-12)
