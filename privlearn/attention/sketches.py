@@ -174,7 +174,7 @@ def _in_chunks(function, rows: Array) -> Array:
         return function(rows)
     n_chunks = -(-n // CHUNK)
     padded = jnp.pad(rows, ((0, n_chunks * CHUNK - n), (0, 0)))
-    out = jax.lax.map(jax.checkpoint(function), padded.reshape(n_chunks, CHUNK, -1))
+    out = jax.lax.map(jax.checkpoint(lambda x: function(x)), padded.reshape(n_chunks, CHUNK, -1))
     return out.reshape(n_chunks * CHUNK, -1)[:n]
 
 

@@ -1,9 +1,10 @@
 """Closed forms of sketch attention: moments of sketches, costs and break-even lengths.
 
 NumPy and SciPy only. `sketch` holds the moments of polynomial sketches, `costs` operations and
-bytes, `hyper` what is known of hashed softmax attention.
+bytes, `hyper` what is known of hashed softmax attention (a module of its own: ``theory.hyper``).
 """
 
+from privlearn.attention.theory import hyper
 from privlearn.attention.theory.costs import (
     break_even_length,
     cache_break_even,
@@ -30,6 +31,7 @@ __all__ = [
     "cache_break_even",
     "exact_flops",
     "frobenius_error",
+    "hyper",
     "learned_parameters",
     "legacy_shrinkage",
     "minimum_bytes",
