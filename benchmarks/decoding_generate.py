@@ -262,6 +262,11 @@ def smollm(new, repeats, reduced):
             jobs += [
                 ours("ours, prompt lookup, gamma 10", decoder(PromptLookup(10)), prompt),
                 ours(
+                    "ours, prompt lookup, gamma 5, first match",
+                    decoder(PromptLookup(5, prefer="first")),
+                    prompt,
+                ),
+                ours(
                     "ours, lookahead W=3 N=3 G=3, prompt pool",
                     decoder(Lookahead(3, 3, 3, pool_from_prompt=True), "deterministic"),
                     prompt,
