@@ -229,3 +229,107 @@ def _adam(
     )  # fmt: skip
     values = zip(found.mean["regret"], found.stderr["regret"], rates, strict=True)
     return [(float(mean), float(stderr), (float(rate),)) for mean, stderr, rate in values]
+
+
+#: Families on the logistic streams: an optimizer for a rate and a horizon, and the search.
+LOGISTIC: Mapping[str, tuple[Any, float, float]] = {
+    "best constant": (lambda rate, steps: optax.sgd(rate), 0.03, 8.0),
+    "best a / (1 + 10 t / T)": (
+        lambda rate, steps: optax.sgd(lambda t: rate / (1 + 10 * t / steps)), 0.03, 8.0,
+    ),
+    "best cosine, 5 cycles": (
+        lambda rate, steps: optax.sgd(
+            lambda t: rate * (1 + jnp.cos(jnp.pi * (t % (steps / 5)) / (steps / 5))) / 2
+        ),
+        0.03, 8.0,
+    ),
+    "best Adam": (lambda rate, steps: optax.adam(rate), 1e-3, 0.5),
+    "half-batches, best largest rate": (
+        lambda rate, steps: transforms.scale_by_half_batches(rate, start=0.1, start_noise=0.5),
+        0.3, 30.0,
+    ),
+    "half-batches, largest rate 4": (
+        lambda rate, steps: transforms.scale_by_half_batches(rate, start=0.1, start_noise=0.5),
+        4.0, 4.0,
+    ),
+}  # fmt: skip
+
+
+def compare_on_logistic(
+    streams: Mapping[str, Any],
+    *,
+    dim: int,
+    batch: int,
+    key: jax.Array,
+    n_trials: int,
+    radius: float = 2.0,
+    start: float = 1.0,
+    methods: Sequence[str] = tuple(LOGISTIC),
+    points: int = 7,
+) -> list[Cell]:
+    """Compare methods on streams of logistic regression; tuned ones by simulation, in hindsight.
+
+    The estimators that read losses assume squared error, so only half-batches take part. Its
+    largest rate is 1 / smoothness = 4 where nothing is tuned. A sudden move has the length that is
+    given, then theta* is put back onto its sphere.
+
+    Parameters
+    ----------
+    streams : mapping of str to array of shape (T,)
+    dim, batch, radius, start
+        As in `simulation.logistic_trial`.
+    key : jax.Array
+    n_trials : int
+    methods : sequence of str
+        Some of `LOGISTIC`.
+    points : int, default=7
+        Grid points of each of three rounds.
+
+    Returns
+    -------
+    list of Cell
+        ``knows`` is "hindsight", or "nothing" for what was not tuned.
+    """
+    unknown = [method for method in methods if method not in LOGISTIC]
+    if unknown:
+        raise ValueError(f"methods must be some of {', '.join(LOGISTIC)}, got {unknown[0]!r}")
+    moves = _rectangle(streams)
+    tune_key, run_key = jax.random.split(key)
+    cells = []
+    for method in methods:
+        family, low, high = LOGISTIC[method]
+
+        def trial_of(rates: jax.Array, family: Any = family) -> Any:
+            def one(
+                rate: jax.Array, shifts: jax.Array, key: jax.Array, family: Any = family
+            ) -> jax.Array:
+                run = simulation.logistic_trial(
+                    family(rate, moves.shape[1]), shifts, dim=dim, batch=batch, radius=radius,
+                    start=start,
+                )  # fmt: skip
+                return run(key)["regret"]
+
+            def trial(key: jax.Array) -> dict[str, jax.Array]:
+                rows = jnp.asarray(moves, float)
+                return {"regret": jax.vmap(one, (0, 0, None))(rates, rows, key)}
+
+            return trial
+
+        rates = np.full(len(moves), low)
+        if high > low:
+            rates = simulation.tuned_rates(
+                trial_of, tune_key, n_trials=min(n_trials, 8), low=low, high=high,
+                size=len(moves), points=points,
+            )  # fmt: skip
+        found = simulate.monte_carlo(
+            trial_of(jnp.asarray(rates, float)), key=run_key, n_trials=n_trials,
+            batch_size=min(n_trials, 64),
+        )  # fmt: skip
+        knows = "hindsight" if high > low else "nothing"
+        cells += [
+            Cell(name, method, knows, float(mean), float(stderr), (float(rate),))
+            for name, mean, stderr, rate in zip(
+                streams, found.mean["regret"], found.stderr["regret"], rates, strict=True
+            )
+        ]
+    return cells
