@@ -84,7 +84,7 @@ class PacingController:
     Warns
     -----
     PacingWarning
-        If the budget is 0: every bid will be 0.
+        If the budget is 0: every bid will be 0. If k_p or k_d is negative.
 
     Examples
     --------
@@ -164,6 +164,13 @@ class PacingController:
         if self.budget == 0:
             warnings.warn("budget is 0: every bid will be 0", PacingWarning, stacklevel=2)
         config = self._config
+        for name in ("k_p", "k_d"):
+            if config[name] < 0:
+                warnings.warn(
+                    f"{name}={config[name]:g} is negative: it works against the error that it sees",
+                    PacingWarning,
+                    stacklevel=2,
+                )
         self._clock, self._end = config["clock"], config["end"]
         self._max_gap = config["max_gap"]
         self._k_p, self._k_d, self._beta = config["k_p"], config["k_d"], config["beta"]

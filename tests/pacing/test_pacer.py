@@ -230,6 +230,12 @@ def test_a_new_budget_is_spread_over_the_rest():
     assert pacer.bid(1.0) > 0
 
 
+@pytest.mark.parametrize("gain", ["k_p", "k_d"])
+def test_negative_proportional_or_derivative_gain_warns_by_name(gain):
+    with pytest.warns(PacingWarning, match=f"{gain}=-1 is negative"):
+        PacingController(10.0, horizon=100, **{gain: -1.0})
+
+
 def test_budget_0_warns_and_never_bids():
     with pytest.warns(PacingWarning, match="budget is 0"):
         pacer = PacingController(0.0, horizon=100)
