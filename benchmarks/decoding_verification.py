@@ -5,8 +5,8 @@
 
 One process, compiled once, repeats interleaved over the verifiers; the float32 laws are on the
 device already. "accepts" draws the draft from q near p (many accepted tokens: trees walk deep),
-"rejects" from q far from p. The share is that of a decode step of the target whose time you give: 90 ms is
-SmolLM2-135M, float32, torch, two busy cores; measure your own.
+"rejects" from q far from p. The share is that of a decode step of the target whose time you give:
+90 ms is SmolLM2-135M, float32, torch, two busy cores; measure your own.
 """
 
 import argparse

@@ -401,7 +401,7 @@ def _of_uniforms(face: _Face, arguments, n_uniforms, vectorised):
     return law_of_uniforms(many, n, n_lines=12, n_probes=33, n_checks=128)
 
 
-def _in_blocks(function, n_uniforms: int, block: int = 4096):
+def _in_blocks(function, n_uniforms: int, block: int = 1024):
     """Call in blocks of one shape, so that a compiled function is compiled once."""
 
     def blocks(u: np.ndarray) -> np.ndarray:

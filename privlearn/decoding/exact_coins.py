@@ -254,9 +254,19 @@ def law_of_uniforms(
     [(0.3, 7), (0.35, 1), (0.35, 2)]
     """
     rng = np.random.default_rng(random_state)
-    top = 1 - 2.0**-53
-    cuts = [_breakpoints(function, axis, n_uniforms, rng, n_lines, n_probes)
-            for axis in range(n_uniforms)]  # fmt: skip
+    cuts = [np.empty(0) for _ in range(n_uniforms)]
+    # First lines through random points, then through random boxes of those found so far: a
+    # threshold that matters only in a small box is on no random line.
+    for _ in range(6):
+        found = [
+            _breakpoints(function, axis, _stratified(cuts, n_lines, rng), n_probes)
+            for axis in range(n_uniforms)
+        ]
+        merged = [_merged(old, new) for old, new in zip(cuts, found, strict=True)]
+        grown = any(len(new) > len(old) for old, new in zip(cuts, merged, strict=True))
+        cuts = merged
+        if not grown:
+            break
     n_boxes = math.prod(len(c) + 1 for c in cuts)
     if n_boxes > 2_000_000:
         raise ValueError(f"{n_boxes} boxes: too many uniforms for this vocabulary and gamma")
@@ -265,7 +275,8 @@ def law_of_uniforms(
     points = np.array(list(itertools.product(*middles))).reshape(n_boxes, n_uniforms)
     volumes = np.array([math.prod(v) for v in itertools.product(*(np.diff(e) for e in edges))])
     outcomes = np.asarray(function(points))
-    check = np.minimum(rng.random((n_checks, n_uniforms)), top)
+    check = np.concatenate([rng.random((n_checks, n_uniforms)), _stratified(cuts, n_checks, rng)])
+    n_checks = len(check)
     box = np.zeros(n_checks, dtype=int)
     for axis, edge in enumerate(edges):
         inside = np.clip(np.searchsorted(edge, check[:, axis], side="right") - 1, 0, len(edge) - 2)
@@ -282,16 +293,28 @@ def law_of_uniforms(
     return list(zip(weights.tolist(), distinct, strict=True))
 
 
+def _stratified(cuts: list[np.ndarray], n: int, rng: np.random.Generator) -> np.ndarray:
+    """Random points (n, axes), every interval between breakpoints of an axis equally likely."""
+    points = np.empty((n, len(cuts)))
+    for axis, cut in enumerate(cuts):
+        edges = np.concatenate([[0.0], cut, [1.0]])
+        at = rng.integers(len(edges) - 1, size=n)
+        points[:, axis] = edges[at] + rng.random(n) * (edges[at + 1] - edges[at])
+    return np.minimum(points, 1 - 2.0**-53)
+
+
+def _merged(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Sorted breakpoints; the same threshold found twice may differ in its last bits."""
+    values = np.unique(np.concatenate([old, new]))
+    keep = np.concatenate([[True], np.diff(values) > 1e-14])[: len(values)]
+    return values[keep & (values > 0) & (values < 1)]
+
+
 def _breakpoints(
-    function: Callable[[np.ndarray], np.ndarray],
-    axis: int,
-    n_uniforms: int,
-    rng: np.random.Generator,
-    n_lines: int,
-    n_probes: int,
+    function: Callable[[np.ndarray], np.ndarray], axis: int, base: np.ndarray, n_probes: int
 ) -> np.ndarray:
-    """Where the outcome changes along an axis, sorted, found to the last bit."""
-    base = rng.random((n_lines, n_uniforms))
+    """Where the outcome changes along an axis, on lines through base points, to the last bit."""
+    n_lines = len(base)
     grid = (np.arange(n_probes) + 0.5) / n_probes
     grid = np.concatenate([[0.0], grid, [1 - 2.0**-53]])
     points = np.repeat(base, len(grid), axis=0)
@@ -321,7 +344,4 @@ def _breakpoints(
         low, high, line, left = high[more], right_end[more], line[more], after[more]
     if not cuts:
         return np.empty(0)
-    values = np.unique(np.concatenate(cuts))
-    # The same threshold found on several lines may differ in its last bits.
-    keep = np.concatenate([[True], np.diff(values) > 1e-14])
-    return values[keep & (values > 0) & (values < 1)]
+    return np.concatenate(cuts)

@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "blockwise",
         "chain",
         "choice",
-        "greedy_blocks",
         "greedy_drafts",
         "kseq",
         "lenient",
@@ -26,7 +25,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     },
     submod_attrs={
         "blockwise": ["BlockVerifier"],
-        "greedy_blocks": ["GreedyBlockVerifier"],
         "greedy_drafts": ["GreedyDraftsVerifier"],
         "kseq": ["KSeqVerifier"],
         "lenient": ["EnsembleVerifier", "LenientVerifier"],
