@@ -245,7 +245,8 @@ def _plain(keys: jax.Array, law: jax.Array) -> Verified:
 
 def _verified_rule(program: Program) -> SamplingRule:
     """The rule for the target: a greedy lenient verifier compares untempered probabilities."""
-    if program.rule.greedy and getattr(program.verifier, "greedy", False):
+    drafts = program.drafter.topology.size > 0
+    if drafts and program.rule.greedy and getattr(program.verifier, "greedy", False):
         return SamplingRule.of(1.0)
     return program.rule
 
