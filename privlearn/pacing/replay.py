@@ -40,6 +40,7 @@ from privlearn.pacing.simulation import (
     _Sums,
     _throttles,
     _World,
+    balance,
     open_ledger,
 )
 
@@ -374,7 +375,7 @@ def _start(world: _World, make: Any, money: Array, params: Any) -> Any:
     state = start()
     learnt = jax.vmap(lambda _: world.auction.init())(jnp.arange(world.n_campaigns))
     zero = jnp.zeros_like(money)
-    sums = _Sums(zero, zero, zero, zero, zero, jnp.ones_like(money))
+    sums = _Sums(zero, zero, zero, zero)
     return state, learnt, open_ledger(money), sums, act(state).mu[:, 0]
 
 
@@ -403,25 +404,22 @@ def _window(
     spare = None
     if world.throttles and key is not None:
         spare = jax.random.uniform(jax.random.fold_in(key, slot), shape)
-    phase = (slot + (jnp.arange(shape[0]) + 0.5) / shape[0]) / world.n_slots
     zero = jnp.zeros_like(money)
-    sums = _Sums(zero, zero, zero, zero, zero, total.exhausted)
+    sums = _Sums(zero, zero, zero, zero)
     learnt = every(world.auction.refresh)(learnt)
     before = act(state)
     share, per_auction = plan_of
     target = per_auction * money
-    inner = (state, learnt, ledger, sums, before, target)
-    xs = ((value, price, spare, came), phase.astype(money.dtype))
+    inner, opening = (state, learnt, ledger, sums, before, target), ledger
+    xs = (value, price, spare, came)
     (state, learnt, ledger, sums, _, _), _ = jax.lax.scan(one_auction, inner, xs)
+    spent = balance(opening) - balance(ledger)
     if world.by_slot:
-        seen = ledger.remaining + sums.spend >= rate
-        told = Feedback(sums.spend[:, None], sums.value, (share * money)[:, None], seen)
+        seen = opening.remaining >= rate
+        told = Feedback(spent[:, None], sums.value, (share * money)[:, None], seen)
         state = update(state, told)
         sums = sums._replace(moves=(act(state).mu[:, 0] - before.mu[:, 0]) ** 2)
     after = act(state)
-    slots = Slots(sums.spend, sums.value, after.mu[:, 0], after.lam, sums.came)
-    total = _Sums(
-        zero, zero, total.moves + sums.moves, total.wins + sums.wins, total.came + sums.came,
-        sums.exhausted,
-    )  # fmt: skip
+    slots = Slots(spent, sums.value, after.mu[:, 0], after.lam, sums.came, ledger.remaining < rate)
+    total = _Sums(zero, total.moves + sums.moves, total.wins + sums.wins, total.came + sums.came)
     return (state, learnt, ledger, total, mu), slots

@@ -53,8 +53,8 @@ class Metrics(NamedTuple):
     mean_pacing_error : Array
         Mean of the same.
     exhausted : Array
-        Share of the horizon after which less than the mean spend of one auction was left; 1 if
-        that never was.
+        Share of the slots after which less than the mean spend of one auction was left; 1 if that
+        never was.
     volatility : Array
         Standard deviation of the change of mu from one auction to the next.
     win_rate : Array
@@ -91,6 +91,8 @@ class Slots(NamedTuple):
         Prices of the budget and of the ROI constraint at its end.
     auctions : Array
         How many came.
+    gone : Array, bool
+        Whether less than the mean spend of one auction is left at the end of the slot.
     """
 
     spend: Array
@@ -98,6 +100,7 @@ class Slots(NamedTuple):
     mu: Array
     lam: Array
     auctions: Array
+    gone: Array
 
 
 class Auctions(NamedTuple):
@@ -168,6 +171,11 @@ def open_ledger(budget: Array) -> Ledger:
     return Ledger(budget * (1 - _HELD_BACK * unit), jnp.zeros_like(budget))
 
 
+def balance(ledger: Ledger) -> Array:
+    """Give what is left, rounding made good."""
+    return ledger.remaining - ledger.residue
+
+
 def pay(ledger: Ledger, charge: Array, wanted: Array, least: Array) -> tuple[Ledger, Array]:
     """Pay a charge where it is wanted and the ledger can stand it.
 
@@ -186,13 +194,11 @@ def pay(ledger: Ledger, charge: Array, wanted: Array, least: Array) -> tuple[Led
         compensated sums err by at most two units of rounding of their total (Higham 2002, 4.3),
         and four are held back.
     """
-    due = charge + ledger.residue
-    paid = wanted & (jnp.maximum(due, least) <= ledger.remaining)
-    due = jnp.where(paid, due, 0.0)
+    paid = wanted & (jnp.maximum(charge + ledger.residue, least) <= ledger.remaining)
+    due = jnp.where(paid, charge, 0.0) + ledger.residue
     remaining = ledger.remaining - due
     # (remaining - before) + due is what this subtraction lost; exact, if not simplified away.
-    residue = jnp.where(paid, (remaining - ledger.remaining) + due, ledger.residue)
-    return Ledger(remaining, residue), paid
+    return Ledger(remaining, (remaining - ledger.remaining) + due), paid
 
 
 # ------------------------------------------------------------------------------- simulation
@@ -217,14 +223,12 @@ class _World(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Sums over a slot, and since when the budget is gone."""
+    """Sums over a slot; over the campaign, ``moves`` ends as the volatility."""
 
-    spend: Array
     value: Array
     moves: Array
     wins: Array
     came: Array
-    exhausted: Array
 
 
 def simulate_campaigns(
@@ -355,7 +359,7 @@ def _stepper(
 
     def one_auction(carry: Any, x: Any) -> tuple[Any, Any]:
         state, learnt, ledger, sums, action, target = carry
-        (value, price, spare, came), phase = x
+        value, price, spare, came = x
         if not world.by_slot:
             action = act(state)
         bid = every(world.auction.bid)(learnt, value, action)
@@ -380,12 +384,10 @@ def _stepper(
             new = every(world.auction.learn)(learnt, bid, price, won)
             learnt = jax.tree.map(partial(_where, came), new, learnt)
         sums = _Sums(
-            sums.spend + spent,
             sums.value + gained,
             sums.moves + moves**2,
             sums.wins + won,
             sums.came if came is None else sums.came + came,
-            jnp.minimum(sums.exhausted, jnp.where(left, 1.0, phase)),
         )
         kept = None
         if world.record:
@@ -415,7 +417,7 @@ def _run(
     one_auction = _stepper(world, act, update, rate)
 
     def one_slot(carry: Any, x: Any) -> tuple[Any, Any]:
-        state, learnt, ledger, exhausted, moved = carry
+        state, learnt, ledger, moved = carry
         slot, slot_key, share, mean = x
         draw_key, count_key = jax.random.split(slot_key)
         first, second = draws.words(draw_key, shape, world.rounds)
@@ -435,37 +437,40 @@ def _run(
         learnt = every(world.auction.refresh)(learnt)
         zero = jnp.zeros_like(money)
         n_came = jnp.full_like(money, world.length) if came is None else zero
-        sums = _Sums(zero, zero, zero, zero, n_came, exhausted)
-        before = act(state)
+        sums = _Sums(zero, zero, zero, n_came)
+        before, opening = act(state), ledger
         inner = (state, learnt, ledger, sums, before, target)
-        inner, kept = jax.lax.scan(one_auction, inner, ((value, price, spare, came), phase))
+        inner, kept = jax.lax.scan(one_auction, inner, (value, price, spare, came))
         state, learnt, ledger, sums = inner[:4]
+        spent = balance(opening) - balance(ledger)
         if world.by_slot:
-            seen = ledger.remaining + sums.spend >= rate
+            seen = opening.remaining >= rate
             planned = share * money
-            state = update(state, Feedback(sums.spend[:, None], sums.value, planned[:, None], seen))
+            state = update(state, Feedback(spent[:, None], sums.value, planned[:, None], seen))
             moves = act(state).mu[:, 0] - before.mu[:, 0]
             sums = sums._replace(moves=moves**2)
         moved = (moved[0] + sums.moves, moved[1] + sums.wins)
         after = act(state)
-        slots = Slots(sums.spend, sums.value, after.mu[:, 0], after.lam, sums.came)
-        return (state, learnt, ledger, sums.exhausted, moved), (slots, kept)
+        slots = Slots(
+            spent, sums.value, after.mu[:, 0], after.lam, sums.came, ledger.remaining < rate
+        )
+        return (state, learnt, ledger, moved), (slots, kept)
 
     state = start()
     first_mu = act(state).mu[:, 0]
     learnt = jax.vmap(lambda _: world.auction.init())(jnp.arange(world.n_campaigns))
     zero = jnp.zeros_like(money)
-    carry = (state, learnt, open_ledger(money), jnp.ones_like(money), (zero, zero))
+    carry = (state, learnt, open_ledger(money), (zero, zero))
     keys = jax.random.split(key, world.n_slots)
     carry, (slots, kept) = jax.lax.scan(
         one_slot, carry, (jnp.arange(world.n_slots), keys, shares, expected)
     )
-    state, _, _, exhausted, (moves, wins) = carry
+    state, _, _, (moves, wins) = carry
     came = slots.auctions.sum(axis=0)
     steps = jnp.full_like(money, world.n_slots) if world.by_slot else came
     drift = (slots.mu[-1] - first_mu) / steps
     variance = jnp.maximum(moves / steps - drift**2, 0.0)
-    sums = _Sums(zero, zero, jnp.sqrt(variance), wins, came, exhausted)
+    sums = _Sums(zero, jnp.sqrt(variance), wins, came)
     if kept is not None:
         kept = jax.tree.map(lambda a: a.reshape(-1, world.n_campaigns), kept)
     return slots, state, kept, sums
@@ -529,7 +534,7 @@ def _metrics(
         utilisation=spend / money,
         pacing_error=error.max(axis=0),
         mean_pacing_error=error.mean(axis=0),
-        exhausted=sums.exhausted,
+        exhausted=jnp.minimum((~slots.gone).sum(axis=0) + 1, len(plan)) / len(plan),
         volatility=sums.moves,
         win_rate=sums.wins / jnp.maximum(sums.came, 1.0),
         roi_violation=short,
