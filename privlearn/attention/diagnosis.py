@@ -12,6 +12,7 @@ This costs about as much as one exact attention, in memory linear in the length.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -138,12 +139,14 @@ def diagnose(
     exact = accumulator(q.dtype)
     projections = draw_projections(rng, q.shape[-1], lsh_projs, exact)
     q, k, v = (x.astype(exact) for x in (q, k, v))
-    measured = _measure(q, k, v, exists, projections, scale, block, samples)
+    measured = _measure(q, k, v, exists, projections, scale, block, _CHUNK)
     shape = (inputs.query.shape[0], inputs.query.shape[2])
     alpha, kappa, share, error = (np.asarray(x, float).reshape(shape) for x in measured)
+    error = error / samples**0.5
     return Diagnosis(alpha, kappa, share, error, k.shape[1], block, samples)
 
 
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
 def _measure(
     q: Array,
     k: Array,
@@ -152,9 +155,9 @@ def _measure(
     projections: Array,
     scale: float,
     block: int,
-    m: int,
+    scores: int,
 ) -> tuple[Array, ...]:
-    """The four numbers for each of R rows and G heads of queries, (R, G)."""
+    """The four numbers, the error that of one draw, for R rows and G heads of queries: (R, G)."""
     R, G, T, _ = q.shape
     S, n_places = k.shape[1], 2 ** projections.shape[1]
     n_blocks = -(-S // block)
@@ -162,7 +165,7 @@ def _measure(
     k_place = jnp.where(exists, bucket_places(k, projections), n_places)
     k_block = inverse_order(stable_order(k_place, n_places + 1)) // block
     q_block = inverse_order(stable_order(bucket_places(q, projections), n_places)) // b_q
-    size = min(T, max(1, _CHUNK // S))
+    size = min(T, max(1, scores // S))
     n_chunks = -(-T // size)
 
     def head(index: Array) -> tuple[Array, ...]:
@@ -186,7 +189,7 @@ def _measure(
                 + squared.sum(axis=1) * (out**2).sum(axis=1)
             )
             mean = rest @ v[r] - mass[:, None] * out
-            variance = (count * second - (mean**2).sum(axis=1)) / m
+            variance = count * second - (mean**2).sum(axis=1)
             unmasked = jnp.log(mass) + lse
             carry = (
                 columns + (P**2).sum(axis=0),
