@@ -304,8 +304,7 @@ def replay(
             )
         plans.proportional(traffic)  # checks it
         per_auction = shares / np.maximum(np.asarray(traffic, dtype=float), 1.0)
-    make = controller if params is not None else (lambda _: controller)
-    throttles = _throttles(make, params)  # type: ignore[arg-type]
+    throttles = _throttles(controller, params)
     if throttles and key is None:
         raise ValueError("this controller stays away at random: give key=jax.random.key(...)")
     # Few lengths, so that few programs are compiled: windows are padded to a power of two.
@@ -324,7 +323,7 @@ def replay(
         rounds=20,
         record=False,
     )
-    maker = make if params is not None else None
+    maker = controller if params is not None else None
     carry = _start(world, maker, money, params)
     first_mu = carry[-1]
     course, kept = [], []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -316,7 +316,6 @@ def simulate_campaigns(
     _check_options(control, cover, record, rounds, controller, params, count)
     shares, expected, length, total = _clock(plan, traffic, n_slots, horizon)
     money = _budgets(budget, count)
-    batched = controller if params is not None else (lambda _: controller)
     world = _World(
         controller=controller if params is None else None,
         market=market,
@@ -328,12 +327,12 @@ def simulate_campaigns(
         by_slot=control == "slot",
         cover_bid=cover == "bid",
         traffic=traffic is not None,
-        throttles=_throttles(batched, params),  # type: ignore[arg-type]
+        throttles=_throttles(controller, params),
         rounds=rounds,
         record=record == "auctions" or optimum,
     )
     run = _run(
-        world, batched if params is not None else None, key, money, params,
+        world, controller if params is not None else None, key, money, params,
         jnp.asarray(shares, money.dtype), jnp.asarray(expected, money.dtype),
     )  # fmt: skip
     slots, state, auctions, sums = run
@@ -498,19 +497,35 @@ def _batched(
     )
 
 
-def _throttles(make: Callable[[Any], Controller], params: Any) -> bool:
-    """Whether a controller ever stays away: read off its program, so that others pay nothing."""
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], params)
-    rule = make(one)
-    program = jax.make_jaxpr(lambda state: rule.act(state).participation)(rule.init())
+def _throttles(controller: Any, params: Any) -> bool:
+    """Whether a controller may ever stay away."""
+    shapes = [(np.shape(leaf)[1:], jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)]
+    return _stays_away(controller, tuple(shapes), jax.tree.structure(params))
+
+
+@lru_cache(maxsize=256)
+def _stays_away(controller: Any, shapes: tuple[Any, ...], structure: Any) -> bool:
+    """Read it off the controller's program, so that the others pay nothing for it."""
+    from jax.extend.core import Literal as Constant
+    from jax.extend.core import jaxpr_as_fun
+
+    def participation(p: Any, state: Any) -> Array:
+        rule = controller if isinstance(controller, Controller) else controller(p)
+        return rule.act(state).participation
+
+    one = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    start = controller.init if isinstance(controller, Controller) else None
+    state = jax.eval_shape(lambda p: start() if start else controller(p).init(), one)
+    program = jax.make_jaxpr(participation)(one, state)
     varying = set(program.jaxpr.invars)
     for step in program.jaxpr.eqns:
-        if any(not hasattr(x, "val") and x in varying for x in step.invars):
+        if any(not isinstance(x, Constant) and x in varying for x in step.invars):
             varying.update(step.outvars)
     (out,) = program.jaxpr.outvars
-    if not hasattr(out, "val") and out in varying:
+    if not isinstance(out, Constant) and out in varying:
         return True
-    return bool((rule.act(rule.init()).participation < 1).any())
+    blank = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in program.jaxpr.invars]
+    return bool((jaxpr_as_fun(program)(*blank)[0] < 1).any())
 
 
 # ------------------------------------------------------------------------------- afterwards

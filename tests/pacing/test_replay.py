@@ -100,9 +100,7 @@ def test_synthetic_columns_do_not_depend_on_the_windows():
 def test_a_hard_budget_holds_and_many_gains_go_in_one_pass():
     log = read_log(TABLE, time="when", value="worth", price="cpm")
     gains = np.array([0.0, 0.03, 0.3])
-    run = replay(
-        log, lambda g: dual_mirror_descent(g), params=gains, n_campaigns=3, budget=50.0, n_slots=12
-    )
+    run = replay(log, dual_mirror_descent, params=gains, n_campaigns=3, budget=50.0, n_slots=12)
     assert (np.asarray(run.metrics.spend) <= 50).all()
     one = replay(log, dual_mirror_descent(0.3), budget=50.0, n_slots=12)
     assert float(run.metrics.value[2]) == pytest.approx(float(one.metrics.value[0]), rel=1e-5)

@@ -106,9 +106,7 @@ def test_metrics_are_those_of_the_recorded_auctions(tuned):
 def test_no_pacing_is_gone_early_and_the_oracle_is_not(tuned):
     day = {"key": KEY, "budget": 0.1 * T, "horizon": T, "n_campaigns": 60, "optimum": True}
     rushed = simulate_campaigns(no_pacing(), **day).metrics
-    fixed = simulate_campaigns(
-        fixed_multiplier(theory.second_price_utility(0.1).mu), **day
-    ).metrics
+    fixed = simulate_campaigns(fixed_multiplier(theory.second_price_utility(0.1).mu), **day).metrics
     # Truthful spend is 1/6 a round: the budget lasts for 0.6 of the horizon.
     assert float(rushed.exhausted.mean()) == pytest.approx(0.6, abs=0.02)
     assert float(rushed.pacing_error.mean()) == pytest.approx(0.4, abs=0.02)
@@ -185,9 +183,9 @@ def test_worthless_endings_leave_budget_unspent():
 
 
 def test_each_campaign_may_have_its_own_gain_and_budget():
-    gains = jnp.array([0.0, 0.1])
+    gains = jnp.array([0.0, 0.1])  # 0: traced, and so not refused
     run = simulate_campaigns(
-        lambda gain: dual_mirror_descent(gain), key=KEY, params=gains, n_campaigns=2,
+        dual_mirror_descent, key=KEY, params=gains, n_campaigns=2,
         budget=[50.0, 100.0], horizon=1000,
     )  # fmt: skip
     assert np.asarray(run.slots.mu)[:, 0].max() == 0
