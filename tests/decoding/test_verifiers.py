@@ -1,5 +1,7 @@
 """Verifiers: exact laws, the compiled step against them, edge cases, refusals."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -219,6 +221,12 @@ def test_large_vocabulary_in_float32_follows_the_target():
 # -------------------------------------------------------------------------------- edge cases
 
 
+@functools.cache
+def run(name):
+    """The compiled step, one a name."""
+    return jax.jit(verifier(name).verify)
+
+
 def random_case(name, rows=4, size=6, seed=0):
     topology, proposal = SETTINGS[name]
     keys = jax.random.split(jax.random.key(seed), 3)
@@ -235,11 +243,11 @@ def random_case(name, rows=4, size=6, seed=0):
 @pytest.mark.parametrize("name", ["token", "block", "kseq", "rrs_wor", "match"])
 def test_result_of_a_row_does_not_depend_on_its_batch_mates(name):
     draft, p = random_case(name)
-    rule, keys = verifier(name), jax.random.split(jax.random.key(5), 4)
-    together = jax.jit(rule.verify)(keys, draft, p)
+    keys = jax.random.split(jax.random.key(5), 4)
+    together = run(name)(keys, draft, p)
     for i in range(4):
         alone = jax.tree.map(lambda a, i=i: a[i : i + 1], draft)
-        single = rule.verify(keys[i : i + 1], alone, p[i : i + 1])
+        single = run(name)(keys[i : i + 1], alone, p[i : i + 1])
         for left, right in zip(together, single, strict=True):
             np.testing.assert_array_equal(left[i], right[0])
 
@@ -252,7 +260,7 @@ def test_greedy_target_keeps_the_longest_match(name):
     # The target's choice must agree among nodes with the same text: let it depend on depth.
     depth = np.array([0, *topology.depth])
     choice = rng.integers(3, size=(16, topology.height + 1))[:, depth]
-    out = verifier(name).verify(jax.random.key(0), draft, jax.nn.one_hot(choice, 3))
+    out = run(name)(jax.random.key(0), draft, jax.nn.one_hot(choice, 3))
     emitted = np.asarray(emitted_tokens(draft, out))
     for row in range(16):
         text = [int(choice[row, list(depth).index(d)]) for d in range(topology.height + 1)]
@@ -272,13 +280,13 @@ def test_equal_models_keep_everything_and_disjoint_ones_nothing(name):
     law = p[:, :1]
     same = Draft.tree(draft.tokens, draft.topology, jnp.tile(law, (1, draft.topology.size, 1)))
     assert before.shape == (draft.topology.size,)
-    out = verifier(name).verify(jax.random.key(1), same, jnp.tile(law, (1, p.shape[1], 1)))
+    out = run(name)(jax.random.key(1), same, jnp.tile(law, (1, p.shape[1], 1)))
     assert (out.n_accepted == draft.topology.height).all()
     low = jnp.array([0.5, 0.5, 0, 0, 0, 0])
     apart = Draft.tree(
         draft.tokens % 2, draft.topology, jnp.tile(low, (32, draft.topology.size, 1))
     )
-    out = verifier(name).verify(jax.random.key(1), apart, jnp.tile(low[::-1], (32, p.shape[1], 1)))
+    out = run(name)(jax.random.key(1), apart, jnp.tile(low[::-1], (32, p.shape[1], 1)))
     assert (out.n_accepted == 0).all()
     assert (out.extra_token >= 4).all()
 
@@ -286,9 +294,7 @@ def test_equal_models_keep_everything_and_disjoint_ones_nothing(name):
 @pytest.mark.parametrize("name", ["token", "block", "match", "kseq"])
 def test_empty_draft_is_plain_sampling(name):
     draft = Draft.chain(jnp.zeros((3, 0), int))
-    out = verifier(name).verify(
-        jax.random.key(0), draft, jax.nn.one_hot(jnp.array([[1], [2], [0]]), 3)
-    )
+    out = run(name)(jax.random.key(0), draft, jax.nn.one_hot(jnp.array([[1], [2], [0]]), 3))
     assert out.extra_token.tolist() == [1, 2, 0]
     assert out.path_slots.tolist() == [[0]] * 3
 
@@ -298,9 +304,8 @@ def test_empty_draft_is_plain_sampling(name):
 def test_row_without_a_law_emits_nothing_and_hurts_no_other(name, bad):
     draft, p = random_case(name)
     keys = jax.random.split(jax.random.key(2), 4)
-    rule = verifier(name)
-    fine = rule.verify(keys, draft, p)
-    out = rule.verify(keys, draft, p.at[1, 1, 2].set(bad))
+    fine = run(name)(keys, draft, p)
+    out = run(name)(keys, draft, p.at[1, 1, 2].set(bad))
     assert out.ok.tolist() == [True, False, True, True]
     assert out.extra_token[1] == -1
     assert out.n_accepted[1] == 0
@@ -326,7 +331,7 @@ def test_residual_without_mass_falls_back_to_the_target():
 def test_path_leads_to_the_accepted_node_and_overlap_to_its_acceptance():
     draft = Draft.tree(jnp.array([[0, 1, 2, 3, 4, 5]]), Topology.fan_out((2, 2)))
     choice = jax.nn.one_hot(jnp.array([[1, 9, 5, 9, 9, 9, 7]]), 10)
-    out = verifier("match").verify(jax.random.key(0), draft, choice)
+    out = run("match")(jax.random.key(0), draft, choice)
     assert out.path_slots.tolist() == [[0, 2, 6]]
     assert emitted_tokens(draft, out).tolist() == [[1, 5, 7]]
     assert overlap(draft, choice).tolist() == [[0, 1, 0, 0, 0, 1]]
