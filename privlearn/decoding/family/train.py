@@ -9,9 +9,11 @@ same seed gives the same batches; the last digits depend on the machine.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +24,16 @@ from jax import Array
 from tqdm.auto import tqdm
 
 from privlearn.decoding.models import TransformerConfig, TransformerLM
+from privlearn.decoding.text import (
+    BytePairTokenizer,
+    Split,
+    load_corpus,
+    split_by_file,
+    train_tokenizer,
+)
+from privlearn.decoding.text.corpora import Domain
 
+DOMAINS: tuple[Domain, ...] = ("docs", "code")
 VOCAB_SIZE = 512
 CONTEXT = 256
 
@@ -75,15 +86,22 @@ class Plan:
         )
 
 
-#: How the shipped weights were trained.
-PLANS = {"target": Plan(800), "middle": Plan(700), "draft": Plan(700)}
+#: How the shipped weights were trained: rounds, each from the weights of the one before, with a
+#: new optimizer and the learning rate back at its top (warm restarts: Loshchilov and Hutter, 2017,
+#: arXiv 1608.03983).
+PLANS = {
+    "target": (Plan(800), Plan(500, learning_rate=3e-3)),
+    "middle": (Plan(1600),),
+    "draft": (Plan(2000),),
+}
 
 
 class Trained(NamedTuple):
-    """A trained model and its training loss (nats a token) at each step."""
+    """A trained model, its training loss (nats a token) at each step, and how long it took."""
 
     model: TransformerLM
     losses: np.ndarray
+    seconds: float
 
 
 def token_losses(model: TransformerLM, tokens: Array) -> Array:
@@ -98,9 +116,10 @@ def train(
     plan: Plan,
     key: Array,
     *,
+    start: TransformerLM | None = None,
     progress: bool = False,
 ) -> Trained:
-    """Train a model from scratch.
+    """Train a model.
 
     Parameters
     ----------
@@ -110,11 +129,13 @@ def train(
     plan : Plan
     key : Array
         Of the first weights and of the windows.
+    start : TransformerLM, optional
+        Weights to go on from; random ones if None.
     progress : bool, default False
         Show a bar.
     """
     k_init, k_batches = jax.random.split(key)
-    model = TransformerLM.init(k_init, config)
+    model = TransformerLM.init(k_init, config) if start is None else jax.tree.map(jnp.copy, start)
     optimizer = plan.optimizer()
     streams = [np.asarray(stream, np.int32) for stream in domains.values()]
     starts = np.cumsum([0] + [len(stream) for stream in streams[:-1]])
@@ -140,10 +161,58 @@ def train(
 
         return jax.lax.scan(step, carry, first + jnp.arange(plan.chunk))
 
-    carry, losses = (model, optimizer.init(model)), []
+    carry, losses, began = (model, optimizer.init(model)), [], time.perf_counter()
     bar = tqdm(range(0, plan.steps, plan.chunk), disable=not progress)
     for first in bar:
         carry, chunk = run(carry, jnp.asarray(first))
         losses.append(np.asarray(chunk))
         bar.set_postfix(loss=f"{losses[-1].mean():.3f}")
-    return Trained(carry[0], np.concatenate(losses))
+    return Trained(carry[0], np.concatenate(losses), time.perf_counter() - began)
+
+
+def train_rounds(
+    config: TransformerConfig,
+    domains: Mapping[str, np.ndarray],
+    plans: Sequence[Plan],
+    key: Array,
+    *,
+    progress: bool = False,
+) -> Trained:
+    """Train round after round; the key of round r > 0 is ``fold_in(key, r)``."""
+    fit = train(config, domains, plans[0], key, progress=progress)
+    for i, plan in enumerate(plans[1:], start=1):
+        again = jax.random.fold_in(key, i)
+        more = train(config, domains, plan, again, start=fit.model, progress=progress)
+        losses = np.concatenate([fit.losses, more.losses])
+        fit = Trained(more.model, losses, fit.seconds + more.seconds)
+    return fit
+
+
+def corpus() -> tuple[dict[str, Split], BytePairTokenizer, dict[str, np.ndarray]]:
+    """Both domains split by file, a tokenizer learnt from their training parts, those in tokens."""
+    splits: dict[str, Split] = {d: split_by_file(load_corpus(d)) for d in DOMAINS}
+    texts = {domain: "\n\n".join(split.train.values()) for domain, split in splits.items()}
+    tokenizer = train_tokenizer(texts.values(), VOCAB_SIZE)
+    return splits, tokenizer, {domain: tokenizer.encode(text) for domain, text in texts.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train every size and write the family to a folder."""
+    from privlearn.decoding.family.write import write_family
+
+    parser = argparse.ArgumentParser(prog="python -m privlearn.decoding.family.train")
+    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="updates of each size, instead of the recipe's")
+    chosen = parser.parse_args(arguments)
+    splits, tokenizer, streams = corpus()
+    plans = PLANS if chosen.steps is None else dict.fromkeys(SIZES, (Plan(chosen.steps),))
+    trained = {}
+    for i, (name, config) in enumerate(SIZES.items()):
+        key = jax.random.fold_in(jax.random.key(chosen.seed), i)
+        trained[name] = train_rounds(config, streams, plans[name], key, progress=True)
+    write_family(chosen.out, trained, tokenizer, splits, plans, chosen.seed)
+
+
+if __name__ == "__main__":
+    main()

