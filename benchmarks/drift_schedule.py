@@ -78,11 +78,12 @@ def main():
         moves, start = jnp.asarray(shifts), jnp.asarray(1.0)
         ours = jax.jit(kernels.optimal_schedule)
         fast = numba_loop()
+        stored, eight, many = variant(1, True), variant(8, False), variant(32, False)
         runs = {
             "scan (ours)": lambda: ours(moves, B, 1.0, D, S2),
-            "scan, both stored": lambda f=variant(1, True): f(moves, start),
-            "scan, unroll 8": lambda f=variant(8, False): f(moves, start),
-            "scan, unroll 32": lambda f=variant(32, False): f(moves, start),
+            "scan, both stored": lambda: stored(moves, start),
+            "scan, unroll 8": lambda: eight(moves, start),
+            "scan, unroll 32": lambda: many(moves, start),
             "numba loop": lambda: fast(shifts, 1.0),
             "Python loop (theory)": lambda: tuple(
                 theory.optimal_schedule(shifts, dim=D, noise=S2, batch=B)

@@ -133,7 +133,7 @@ def logistic_trial(
     """
     size, scale = _whole("batch", batch), _arguments.positive("radius", radius)
     first = _arguments.number("start", start)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(13)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
     grid_a, grid_b = (jnp.asarray(g.ravel()) for g in np.meshgrid(nodes, nodes))
     mass = jnp.asarray(np.outer(weights, weights).ravel() / (2 * np.pi))
 
@@ -228,8 +228,8 @@ def tuned_rates(
     key: jax.Array,
     *,
     n_trials: int,
-    low: float,
-    high: float,
+    low: Any,
+    high: Any,
     size: int = 1,
     points: int = 9,
     rounds: int = 3,
@@ -249,8 +249,8 @@ def tuned_rates(
         Typed key.
     n_trials : int
         Trials of each evaluation.
-    low, high : float
-        Ends of the search, positive.
+    low, high : float or array of shape (size,)
+        Ends of the search, positive; nothing is tuned where they are equal.
     size : int, default=1
         Problems.
     points, rounds : int
@@ -271,8 +271,8 @@ def tuned_rates(
     >>> best.round(3)
     array([0.1])
     """
-    if not 0 < low < high:
-        raise ValueError(f"the search needs 0 < low < high, got {low!r} and {high!r}")
+    if not (np.all(np.asarray(low) > 0) and np.all(np.asarray(low) <= np.asarray(high))):
+        raise ValueError(f"the search needs 0 < low <= high, got {low!r} and {high!r}")
     keys = jax.random.split(key, n_trials)
 
     @jax.jit
@@ -283,7 +283,7 @@ def tuned_rates(
 
         return jax.vmap(one)(rates)
 
-    down, up = np.full(size, np.log(low)), np.full(size, np.log(high))
+    down, up = (np.broadcast_to(np.log(end), size).astype(float) for end in (low, high))
     for _ in range(rounds):
         grid = np.linspace(down, up, points)
         values = np.asarray(mean(jnp.asarray(np.exp(grid), float))).reshape(points, size)

@@ -294,42 +294,45 @@ def compare_on_logistic(
     if unknown:
         raise ValueError(f"methods must be some of {', '.join(LOGISTIC)}, got {unknown[0]!r}")
     moves = _rectangle(streams)
-    tune_key, run_key = jax.random.split(key)
-    cells = []
-    for method in methods:
-        family, low, high = LOGISTIC[method]
+    shape = len(methods), len(moves)
+    rows = jnp.asarray(moves, float)
 
-        def trial_of(rates: jax.Array, family: Any = family) -> Any:
-            def one(
-                rate: jax.Array, shifts: jax.Array, key: jax.Array, family: Any = family
-            ) -> jax.Array:
-                run = simulation.logistic_trial(
-                    family(rate, moves.shape[1]), shifts, dim=dim, batch=batch, radius=radius,
-                    start=start,
-                )  # fmt: skip
-                return run(key)["regret"]
+    def trial_of(rates: jax.Array) -> Any:
+        """All methods and streams in one program, with the same draws."""
 
-            def trial(key: jax.Array) -> dict[str, jax.Array]:
-                rows = jnp.asarray(moves, float)
-                return {"regret": jax.vmap(one, (0, 0, None))(rates, rows, key)}
-
-            return trial
-
-        rates = np.full(len(moves), low)
-        if high > low:
-            rates = simulation.tuned_rates(
-                trial_of, tune_key, n_trials=min(n_trials, 8), low=low, high=high,
-                size=len(moves), points=points,
-            )  # fmt: skip
-        found = simulate.monte_carlo(
-            trial_of(jnp.asarray(rates, float)), key=run_key, n_trials=n_trials,
-            batch_size=min(n_trials, 64),
-        )  # fmt: skip
-        knows = "hindsight" if high > low else "nothing"
-        cells += [
-            Cell(name, method, knows, float(mean), float(stderr), (float(rate),))
-            for name, mean, stderr, rate in zip(
-                streams, found.mean["regret"], found.stderr["regret"], rates, strict=True
+        def one(own: jax.Array, shifts: jax.Array, key: jax.Array) -> jax.Array:
+            optimizers = {
+                method: LOGISTIC[method][0](own[k], moves.shape[1])
+                for k, method in enumerate(methods)
+            }
+            run = simulation.logistic_trial(
+                optimizers, shifts, dim=dim, batch=batch, radius=radius, start=start
             )
-        ]
-    return cells
+            regret = run(key)["regret"]
+            return jnp.stack([regret[method] for method in methods])
+
+        def trial(key: jax.Array) -> dict[str, jax.Array]:
+            found = jax.vmap(one, (1, 0, None), 1)(rates.reshape(shape), rows, key)
+            return {"regret": found.reshape(-1)}
+
+        return trial
+
+    ends = np.array([LOGISTIC[method][1:] for method in methods]).repeat(len(moves), axis=0)
+    tune_key, run_key = jax.random.split(key)
+    rates = simulation.tuned_rates(
+        trial_of, tune_key, n_trials=min(n_trials, 8), low=ends[:, 0], high=ends[:, 1],
+        size=len(ends), points=points,
+    )  # fmt: skip
+    found = simulate.monte_carlo(
+        trial_of(jnp.asarray(rates, float)), key=run_key, n_trials=n_trials,
+        batch_size=min(n_trials, 64),
+    )  # fmt: skip
+    values = zip(found.mean["regret"], found.stderr["regret"], rates, ends, strict=True)
+    names = [(stream, method) for method in methods for stream in streams]
+    return [
+        Cell(
+            stream, method, "hindsight" if high > low else "nothing", float(mean), float(stderr),
+            (float(rate),),
+        )
+        for (stream, method), (mean, stderr, rate, (low, high)) in zip(names, values, strict=True)
+    ]  # fmt: skip
