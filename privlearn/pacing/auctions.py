@@ -322,7 +322,9 @@ class FirstPrice:
     prices : Law or {"revealed", "censored"}
         The law, if it is known; or what an auction shows of the highest competing bid:
         always (then F is its empirical law), or to the winner only (then F is the product-limit
-        estimate of Kaplan and Meier, in which lost bids are censored).
+        estimate of Kaplan and Meier, in which lost bids are censored). Censored losses say
+        nothing of prices above the highest bid so far, and nothing here explores: some
+        campaigns settle for bids that are too low and leave budget unspent.
     top : float, default=1.0
         Largest bid.
     n_bids : int, default=101

@@ -85,7 +85,7 @@ def draw_gains(table: pl.DataFrame) -> Any:
         y=alt.Y("k_p:O", title="K_P", sort="descending").axis(format=".2g"),
         tooltip=["k_i", "k_p", "error", "stderr", "radius", "stable"],
     )
-    crosses = base.transform_filter("!datum.stable").mark_text(text="×", style="note")
+    crosses = base.transform_filter("!datum.stable").mark_text(text="×", color="white", fontSize=16)
     panels = []
     for field, title in (("capped", "Mean squared error"), ("radius", "Spectral radius")):
         color = alt.Color(f"{field}:Q", title=title).scale(scheme="viridis", reverse=True)
@@ -103,7 +103,7 @@ register(
             f"{WORLD} Feedback is two slots late. Left: mean squared error of slots (1 and more in "
             "one colour); right: spectral radius of the linearised loop, "
             f"slope c = {SLOPE:.2f}. Crosses: theory says unstable (radius at least 1). Errors "
-            "explode where the crosses are; inside, the radius is no guide to the best gains, "
+            "grow fast where the crosses are; inside, the radius is no guide to the best gains, "
             "because noise of single slots asks for smaller ones."
         ),
         source="Jury's conditions on the linearised loop; re-derived and checked by simulation",
@@ -152,7 +152,9 @@ def draw_delay(table: pl.DataFrame) -> Any:
     series = Series("delay", title="")
     low, high = (float(v) for v in (table["k_i"].min(), table["k_i"].max()))  # type: ignore[arg-type]
     x = alt.X("k_i:Q", title="K_I").scale(type="log", domain=[low, high], nice=False, clamp=True)
-    axis = alt.Y(title="Mean squared error of slots").scale(type="log")
+    errors = table["mean"].drop_nulls().to_numpy()
+    ends = [0.8 * float(errors.min()), 1.2 * float(errors.max())]
+    axis = alt.Y(title="Mean squared error of slots").scale(type="log", domain=ends, nice=False)
     inside = table.filter(pl.col("limit").is_between(low, high))
     rules = (
         alt.Chart(inside)
@@ -179,8 +181,8 @@ register(
         caption=(
             f"{WORLD} I control. Dashed: the gain at which the linearised loop becomes unstable, "
             "2 sin(pi / (4 D + 2)) / c at a delay of D slots (outside of the axis without "
-            "delay). The best gain is about half of it; with more delay it is smaller, and the "
-            "error that is left is larger. Bars: two standard errors."
+            "delay). The best gain lies below it; with more delay it is smaller, and the error "
+            "that is left is larger. Bars: two standard errors."
         ),
         source="Stability of an integrator with delay; re-derived and checked by simulation",
         profiles={
@@ -260,9 +262,9 @@ register(
         caption=(
             "Traffic swings by 80 % around its mean over the day, arrivals are Poisson. Left: "
             "money spent (mean over campaigns) beside its plan (dashed); right: the price of the "
-            "budget in one campaign. An even plan bids far too much at night and cannot keep up by "
-            "day. With the plan by traffic a low gain is enough; ten times it follows noise: the "
-            "price jumps, for nothing."
+            "budget in one campaign. An even plan bids too much by night, at a price of 0, and "
+            "too little by day, and money is left. With the plan by traffic a low "
+            "gain is enough; ten times it follows noise: the price jumps, for nothing."
         ),
         source="Day-parting as platforms run it; numbers measured here",
         profiles={

@@ -95,7 +95,8 @@ register(
             "values and competing bids are drawn, log-normal, so this is semi-synthetic. The plan "
             "by traffic comes from the three days before. Left: money spent and its plan (dashed); "
             "middle: the price of the budget. Percentages are of the offline optimum of the same "
-            "impressions. One replay each: there is no sampling error to show."
+            "impressions. Both plans come out level; the plan by traffic has the steadier price. "
+            "One replay each: there is no sampling error to show."
         ),
         source="Open Bandit Dataset (Saito et al. 2021), pip package obp",
         profiles={

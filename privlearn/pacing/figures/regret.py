@@ -127,7 +127,8 @@ register(
             f"{WORLD} One campaign each. Left, money spent, beside the even plan (dashed); right, "
             "the price mu that divides bids by 1 + mu, beside the price that a fluid campaign "
             "would need (dashed). Without pacing the money is gone at 60 %; a slow loop notices "
-            "too late; a hasty one spends on time but its bids jump, and it buys what is dear."
+            "too late; under a hasty one bids jump, and as the price cannot fall below 0, its "
+            "mean is too high: money is left over."
         ),
         source=SOURCE,
         profiles={"quick": {"horizon": 4000, "seed": 1}, "paper": {"horizon": 20_000, "seed": 1}},
