@@ -296,7 +296,11 @@ def contest(
             best = int(mean.argmin())
             ends = grid[max(best - 1, 0)], grid[min(best + 1, points - 1)]
             best_rate = float(np.exp(grid[best]))
-        final = runs(jnp.full(n_seeds, best_rate, jnp.float32), jax.random.split(run_key, n_seeds))
+        # As many lanes as in tuning where that suffices: the program is compiled already.
+        lanes_run = max(n_seeds, 2 * points)
+        keys = jax.random.split(run_key, lanes_run)
+        final = runs(jnp.full(lanes_run, best_rate, jnp.float32), keys)
+        final = Prequential(*(part[:n_seeds] for part in final))
         results.append(
             Contest(method, best_rate, np.asarray(final.loss, float), np.asarray(final.rate, float))
         )
