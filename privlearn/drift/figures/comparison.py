@@ -125,8 +125,8 @@ register(
             "a sphere; dots are means over simulated streams, bars two standard errors. All "
             "methods but one have a learning rate that was tuned in hindsight on the same kind of "
             "stream; half-batches at 4 = 1 / smoothness are not tuned.\n\n"
-            "Notice how little a tuned constant leaves to gain here: half-batch estimates come "
-            "close where their largest rate is tuned too, and win nowhere by much."
+            "Notice that half-batches lose here: the best constant has less regret on bursts and "
+            "on gradual drift, and tuning their largest rate does not change that."
         ),
         source=(
             "Convex setting of Fahrbach et al., ICML 2023 (arXiv 2303.15634); estimators and "
