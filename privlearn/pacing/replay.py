@@ -340,7 +340,7 @@ def replay(
     steps = shares.size if world.by_slot else log.n_rows
     drift = (slots.mu[-1] - first_mu) / steps
     deviation = jnp.sqrt(jnp.maximum(sums.moves / steps - drift**2, 0.0))
-    metrics = _metrics(slots, sums._replace(moves=deviation), money, shares, auction)
+    metrics = _metrics(slots, sums._replace(moves=deviation), money, jnp.asarray(shares), auction)
     if optimum:
         metrics = _with_optimum(metrics, kept, money, auction)
     return Simulation(metrics, slots, jnp.asarray(shares), money, carry[0], None)

@@ -32,6 +32,7 @@ __all__ = ["Auctions", "Ledger", "Metrics", "Simulation", "Slots", "pay", "simul
 
 #: Units of rounding (relative to the budget) that the ledger holds back; see `pay`.
 _HELD_BACK = 4
+_MARKET, _AUCTION = Market(), SecondPrice()
 
 
 # ------------------------------------------------------------------------------- results
@@ -311,8 +312,7 @@ def simulate_campaigns(
     (True, True)
     """
     count = check_whole("n_campaigns", n_campaigns, 1)
-    market = market or Market()
-    auction = auction or SecondPrice()
+    market, auction = market or _MARKET, auction or _AUCTION
     _check_options(control, cover, record, rounds, controller, params, count)
     shares, expected, length, total = _clock(plan, traffic, n_slots, horizon)
     money = _budgets(budget, count)
@@ -335,8 +335,7 @@ def simulate_campaigns(
         world, controller if params is not None else None, key, money, params,
         jnp.asarray(shares, money.dtype), jnp.asarray(expected, money.dtype),
     )  # fmt: skip
-    slots, state, auctions, sums = run
-    metrics = _metrics(slots, sums, money, shares, auction)
+    metrics, slots, state, auctions = run
     if optimum:
         best = _optimum(auctions, np.asarray(money), auction)
         regret = best - np.asarray(metrics.value, dtype=float)
@@ -407,7 +406,7 @@ def _run(
     params: Any,
     shares: Array,
     expected: Array,
-) -> tuple[Slots, Any, Auctions | None, _Sums]:
+) -> tuple[Metrics, Slots, Any, Auctions | None]:
     """Scan over slots; within a slot, draw everything at once and scan over its auctions."""
     start, act, update = _batched(world, make, params)
     every = partial(jax.vmap, axis_size=world.n_campaigns)
@@ -472,7 +471,7 @@ def _run(
     sums = _Sums(zero, jnp.sqrt(variance), wins, came)
     if kept is not None:
         kept = jax.tree.map(lambda a: a.reshape(-1, world.n_campaigns), kept)
-    return slots, state, kept, sums
+    return _metrics(slots, sums, money, shares, world.auction), slots, state, kept
 
 
 def _where(condition: Array, new: Array, old: Array) -> Array:
@@ -531,12 +530,10 @@ def _stays_away(controller: Any, shapes: tuple[Any, ...], structure: Any) -> boo
 # ------------------------------------------------------------------------------- afterwards
 
 
-def _metrics(
-    slots: Slots, sums: _Sums, money: Array, shares: np.ndarray, auction: Auction
-) -> Metrics:
+def _metrics(slots: Slots, sums: _Sums, money: Array, shares: Array, auction: Auction) -> Metrics:
     """Metrics of the course of the campaigns."""
     spend, value = slots.spend.sum(axis=0), slots.value.sum(axis=0)
-    plan = jnp.asarray(np.cumsum(shares), money.dtype)[:, None]
+    plan = jnp.cumsum(shares)[:, None]
     error = jnp.abs(jnp.cumsum(slots.spend, axis=0) / money - plan)
     gamma = getattr(auction, "gamma", None)
     short = jnp.zeros_like(spend)
