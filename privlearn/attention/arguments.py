@@ -60,7 +60,8 @@ class Inputs(NamedTuple):
 
 def accumulator(dtype: DTypeLike) -> Any:
     """The precision of sums: float32 for half precision, else the precision of the inputs."""
-    return jnp.promote_types(dtype, jnp.float32)
+    # Canonical first: Python's float is a weak type, which would lose to float32.
+    return jnp.promote_types(jax.dtypes.canonicalize_dtype(dtype), jnp.float32)
 
 
 def check_inputs(

@@ -178,6 +178,7 @@ def polysketch_step(
     check_state(state, (rows, n_heads, width, inputs.value.shape[3]), r, block)
 
     lq, lk, v = scaled_heads(inputs, normalize=normalize, scale=scale)
+    state = jax.tree.map(lambda x: x if x.ndim == 0 else x.astype(v.dtype), state)
     raw = inputs.key.astype(v.dtype)
     exists = jnp.ones((rows, 1), bool) if inputs.key_mask is None else inputs.key_mask
     one = jnp.broadcast_to(exists[:, :, None, None], (*v.shape[:3], 1)).astype(v.dtype)

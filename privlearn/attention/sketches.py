@@ -294,15 +294,19 @@ def check_sketch(sketch: Sketch | None, degree: int | None) -> int:
 
 
 def pairs(r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices i <= j of the r (r + 1) / 2 features y_i y_j, and how often each one counts (1, 2).
+    """Indices i, j of the r (r + 1) / 2 features y_i y_j, and how often each one counts (1, 2).
+
+    In the order of the distance from i to j around a circle: all (i, i), then all (i, i + 1), ...
+    Features of one distance are then a product of two pieces of y that lie together in memory.
 
     Examples
     --------
-    >>> pairs(2)
-    (array([0, 0, 1]), array([0, 1, 1]), array([1., 2., 1.]))
+    >>> pairs(3)
+    (array([0, 1, 2, 0, 1, 2]), array([0, 1, 2, 1, 2, 0]), array([1., 1., 1., 2., 2., 2.]))
     """
-    i, j = np.triu_indices(r)
-    return i, j, np.where(i == j, 1.0, 2.0)
+    places = np.arange(r * (r + 1) // 2)
+    i, distance = places % r, places // r
+    return i, (i + distance) % r, np.where(distance == 0, 1.0, 2.0)
 
 
 def features(y: ArrayLike, *, packed: bool = True) -> Array:
