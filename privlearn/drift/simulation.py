@@ -133,7 +133,7 @@ def logistic_trial(
     """
     size, scale = _whole("batch", batch), _arguments.positive("radius", radius)
     first = _arguments.number("start", start)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
     grid_a, grid_b = (jnp.asarray(g.ravel()) for g in np.meshgrid(nodes, nodes))
     mass = jnp.asarray(np.outer(weights, weights).ravel() / (2 * np.pi))
 
