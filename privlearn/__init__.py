@@ -15,7 +15,15 @@ from importlib.metadata import version as _version
 import lazy_loader as _lazy
 
 #: The topic packages, in the order in which reports show them. None imports another.
-TOPICS = ("aggregate", "lookalike", "replicable", "causal", "reidentification")
+TOPICS = (
+    "aggregate",
+    "lookalike",
+    "replicable",
+    "causal",
+    "reidentification",
+    "pacing",
+    "drift",
+)
 
 __getattr__, __dir__, _ = _lazy.attach(
     __name__,
@@ -36,8 +44,10 @@ __all__ = [
     "causal",
     "claims",
     "datasets",
+    "drift",
     "figures",
     "lookalike",
+    "pacing",
     "privacy",
     "reidentification",
     "replicable",

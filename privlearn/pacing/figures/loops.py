@@ -120,7 +120,7 @@ register(
         },
         compute=gains_table,
         draw=draw_gains,
-        claims=("pacing/*stab*",),
+        claims=("pacing/jury-conditions", "pacing/delay-limit"),
     )
 )  # fmt: skip
 
@@ -198,7 +198,7 @@ register(
         },
         compute=delay_table,
         draw=draw_delay,
-        claims=("pacing/*delay*",),
+        claims=("pacing/delay-limit",),
     )
 )  # fmt: skip
 

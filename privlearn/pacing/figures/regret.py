@@ -195,7 +195,7 @@ register(
         },
         compute=regret_table,
         draw=draw_regret,
-        claims=("pacing/*regret*",),
+        claims=("pacing/regret-bound-*",),
     )
 )
 
