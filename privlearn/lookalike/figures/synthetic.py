@@ -168,12 +168,20 @@ def snr_table(
         models = [mixture(np.sqrt(snr * noise)) for snr in dots_at]
         cases = [Case(model, name) for model in models for name in ("base", "known")]
         p = round(psi_p * n)
-        trial = cases_trial(cases, n=n, p=p, q=round(psi_d * n) - p, n_responses=8)
+        d = round(psi_d * n)
+        trial = cases_trial(cases, n=n, p=p, q=d - p, n_responses=8)
+        # Equal batches whose tables and Gram matrices, one a case, stay near a gibibyte.
+        most = max(1, 2**30 // (8 * n * (n + d) * len(cases)))
+        size = -(-n_trials // -(-n_trials // most))
         with one_blas_thread():
             runs = simulate.run_trials(
-                trial, key=jax.random.key(seed), n_trials=n_trials, batch_size=n_trials, x64=True
+                trial,
+                key=jax.random.key(seed),
+                n_trials=size * -(-n_trials // size),
+                batch_size=size,
+                x64=True,
             )
-        mean, stderr = paired_gain(np.asarray(runs.total).reshape(n_trials, len(models), 2))
+        mean, stderr = paired_gain(np.asarray(runs.total).reshape(-1, len(models), 2))
         frames.append(
             pl.DataFrame({"snr": dots_at, "mean": mean, "stderr": stderr}).with_columns(
                 setting=pl.lit(label)
