@@ -164,7 +164,7 @@ def own_flops(name: str, n: int, causal: bool, backward: bool, leaf: int) -> flo
 def show_times(options: argparse.Namespace, sizes: list[int]) -> None:
     peak = peak_flops()
     print(f"-- 1. times; a matrix product runs at {peak / 1e9:.0f} GFLOP/s; load {os.getloadavg()}")
-    for heads in (1, 4):
+    for heads in (1,) if options.reduced else (1, 4):
         for causal in (False, True):
             for backward in (False, True):
                 for n in sizes:

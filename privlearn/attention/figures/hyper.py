@@ -307,7 +307,13 @@ register(
 
 
 def patched_table(
-    *, n_texts: int, length: int, min_seq_len: int, variants: Sequence[tuple[int, int]], seed: int
+    *,
+    n_texts: int,
+    length: int,
+    min_seq_len: int,
+    variants: Sequence[tuple[int, int]],
+    counts: Sequence[int],
+    seed: int,
 ) -> pl.DataFrame:
     """Extra nats per token of a trained model with its last layers approximated."""
     import jax
@@ -321,7 +327,7 @@ def patched_table(
     for block, samples in variants:
         found = losses_by_layers(
             model, tokens, last_first, rng=jax.random.key(seed), block=block, samples=samples,
-            lsh_projs=5, min_seq_len=min_seq_len,
+            lsh_projs=5, min_seq_len=min_seq_len, counts=counts,
         )  # fmt: skip
         for one in found:
             extra = one.by_text - found[0].by_text
@@ -364,11 +370,11 @@ register(
         profiles={
             "quick": {
                 "n_texts": 12, "length": 256, "min_seq_len": 64, "variants": ((16, 16),),
-                "seed": 0,
+                "counts": (0, 2, 4), "seed": 0,
             },
             "paper": {
                 "n_texts": 100, "length": 256, "min_seq_len": 64,
-                "variants": ((16, 16), (16, 64), (16, 0)), "seed": 0,
+                "variants": ((16, 16), (16, 64), (16, 0)), "counts": (0, 1, 2, 3, 4), "seed": 0,
             },
         },
         compute=patched_table,
