@@ -1,1 +1,5 @@
-"""The figures of sketch attention: errors of sketches, scaling, quality against time."""
+"""The figures of sketch attention: errors of sketches and samples, scaling, quality, patching."""
+
+from privlearn.attention.figures import hyper, quality, scaling, sketch
+
+__all__ = ["hyper", "quality", "scaling", "sketch"]
