@@ -77,7 +77,7 @@ def draw_replay(table: pl.DataFrame) -> Any:
     spend += theory_line(table, x, "plan", series=series, axis=axis, dash=(3, 3))
     mu: Any = theory_line(table, x, "mu", series=series, axis=alt.Y(title="Price of the budget"))
     one = table.filter(pl.col("arm") == table["arm"][0])
-    traffic = alt.Chart(one).mark_bar(opacity=0.5).encode(
+    traffic = alt.Chart(one).mark_area(opacity=0.5, interpolate="step").encode(
         x=x, y=alt.Y("impressions:Q", title="Impressions")
     )  # fmt: skip
     size: dict[str, Any] = {"width": 180, "height": 200}
