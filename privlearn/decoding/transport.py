@@ -201,4 +201,5 @@ def canonical_acceptance(p: tuple[float, ...], q: tuple[float, ...]) -> float:
     found = linprog(cost, A_ub=rows, b_ub=bound, bounds=limits, method="highs")
     if not found.success:
         raise RuntimeError(f"the solver found no weights: {found.message}")
-    return float(-found.fun)
+    assert found.fun is not None  # it succeeded
+    return -float(found.fun)

@@ -195,7 +195,7 @@ def effects_table(
     *, epsilons: Sequence[float], min_cell: int, bounds: tuple[float, float], points: int, seed: int
 ) -> pl.DataFrame:
     """One seeded release each of both trials: effect and interval."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     trials = (
         ("HIV results (share)", BINARY, villages()),
         ("STAR scores (points)", OutcomeGrid.rounding(bounds, points), schools()),
