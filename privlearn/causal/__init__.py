@@ -21,6 +21,7 @@ import lazy_loader as _lazy
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules={
+        "auditing",
         "baselines",
         "cells",
         "entropy",

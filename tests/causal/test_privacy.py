@@ -17,6 +17,7 @@ from privlearn.causal import (
     OneBitOutcome,
     OutcomeGrid,
     UniformPriorDP,
+    auditing,
     oracles,
     theory,
 )
@@ -237,3 +238,14 @@ def test_tight_composition_of_many_experiments_is_below_the_sum_and_above_the_ex
         mechanism.exact_lam, mechanism.exact_gamma, mechanism.sigma, delta=0.01
     )
     assert exact <= one.tight_epsilon(0.01) <= exact * 1.02 + 1e-3
+
+
+def test_a_mechanism_with_pooled_priors_is_not_audited_as_if_its_runs_were_independent():
+    with pytest.raises(ValueError, match="must not pool its priors"):
+        auditing.release_outputs(ClusterFreeDP(BINARY, 0.5, 0.1, 5.0))
+
+
+def test_outputs_for_an_audit_have_a_row_a_run_and_all_that_is_released():
+    widths = {ClusterDP(BINARY, 0.5, 0.1, 5.0): 4, NoisyHistogram(BINARY, 1.0): 2}
+    for mechanism, width in widths.items():
+        assert auditing.release_outputs(mechanism)([0, 1], 7).shape == (7, width)
