@@ -3,8 +3,8 @@
 Off unless the environment variable ``PRIVLEARN_CLAIMS_CACHE`` names a folder. Tests, ``privlearn
 check`` and the verdicts beside the figures all measure the same claims; with the variable set they
 judge the same measurement. A measurement is a pure function of the code, so it is filed under a
-hash of every Python file of the package and of the theory checks, and of the versions it ran with:
-any change of code forgets everything.
+hash of every file of the package and of the theory checks, and of the versions it ran with: any
+change of code or of data that ships with it forgets everything.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def _code() -> str:
         digest.update(f"{library} {importlib.metadata.version(library)}\n".encode())
     package = Path(__file__).resolve().parents[1]
     for root in (package, discovery.folder()):
-        for file in sorted(root.rglob("*.py")):
+        # Tables and weights that ship with the package count as code.
+        files = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        for file in sorted(files):
             digest.update(f"{file.relative_to(root)}\n".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -21,7 +21,6 @@ from privlearn.causal import (
     oracles,
     theory,
 )
-from privlearn.causal.cells import Cells
 from privlearn.privacy import Guarantee, Ledger, audit_epsilon
 
 BINARY, TERNARY = OutcomeGrid.of([0, 1]), OutcomeGrid.of([0, 1, 2])
@@ -77,30 +76,7 @@ def test_withheld_priors_without_noise_keep_their_bound(m, k, lam, gamma):
         assert worst <= float(theory.outcomes_only_epsilon(lam, gamma))
 
 
-def many_releases(mechanism, treated, n):
-    """n independent releases of a treated cell beside a fixed control cell, as n clusters."""
-    m = len(treated)
-    codes = np.tile(np.concatenate([np.zeros(m, int), treated]), n).astype(np.int32)
-    arm = np.repeat([0, 1], m)
-    cells = (2 * np.repeat(np.arange(n), 2 * m) + np.tile(arm, n)).astype(np.int32)
-    layout = Cells(cells, tuple((i,) for i in range(n)), np.full((n, 2), m))
-    return mechanism.release_codes(codes, layout)
-
-
-def release_outputs(mechanism):
-    """(values, n) -> n outputs of the release face: everything that an analyst sees of the cell."""
-
-    def run(values, n):
-        release = many_releases(mechanism, np.asarray(values), n)
-        if hasattr(release, "means"):
-            counts = release.counts
-            return release.means[:, 1] if counts is None else counts[:, 1].reshape(n, -1)
-        outcomes = release.outcomes.reshape(n, -1)[:, len(values) :]
-        if not hasattr(release, "weights") or mechanism.priors != "cell":
-            return outcomes
-        return np.concatenate([release.priors[:, 1], outcomes], axis=1)
-
-    return run
+release_outputs = auditing.release_outputs
 
 
 LOCAL = [
