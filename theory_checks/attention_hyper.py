@@ -75,9 +75,8 @@ def _blocks() -> tuple[Plan, np.ndarray]:
     with float64():
         settings = Settings(SCALE, False, BLOCK, 64, 1)
         plan = make_plan(jax.random.key(5), q[None, None], k[None], None, 7, settings)
-    node = plan.nodes[0]
     blocks = [np.empty(N, int), np.empty(N, int)]
-    for block, order in zip(blocks, (node.q_order[0, 0], node.k_order[0]), strict=True):
+    for block, order in zip(blocks, (plan.q_order[0, 0, 0], plan.k_order[0, 0]), strict=True):
         block[np.asarray(order)] = np.arange(N) // BLOCK
     return plan, (blocks[0][:, None] == blocks[1]).astype(float)
 
@@ -260,11 +259,9 @@ def _outputs(profile: str, m: int) -> np.ndarray:
     with float64():
 
         def trial(rng: jax.Array) -> jax.Array:
-            picks = jax.random.randint(rng, (1, m), 0, N, jnp.int32)
-            node = plan.nodes[0]._replace(picks=picks)
-            out, _ = approximate(
-                q[None, None], k[None], v[None], None, None, Plan((node,)), settings
-            )
+            picks = jax.random.randint(rng, (1, 1, 1, m), 0, N, jnp.int32)
+            drawn = plan._replace(picks=picks)
+            out, _ = approximate(q[None, None], k[None], v[None], None, None, drawn, settings)
             return ((out[0, 0] - exact) ** 2).sum(axis=-1)
 
         found = jax.jit(lambda keys: jax.lax.map(trial, keys, batch_size=20))(

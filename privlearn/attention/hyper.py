@@ -16,7 +16,7 @@ each head of keys and each node of the recursion.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +31,18 @@ from privlearn.attention.arguments import (
     check_whole,
     choose_implementation,
 )
-from privlearn.attention.hyper_node import Node, Settings, node_forward, node_gradients
+from privlearn.attention.hyper_node import (
+    Plan,
+    Settings,
+    add_gradients,
+    add_levels,
+    layout,
+    merged,
+    padded_length,
+    tables,
+)
 from privlearn.attention.lsh import MAX_PROJECTIONS, bucket_places, draw_projections, stable_order
 from privlearn.attention.softmax import BLOCK, Shape, attend, from_rows, gradients, to_rows
-
-
-class Plan(NamedTuple):
-    """All that is random: one node for the plain form, one a level for the causal form.
-
-    Attributes
-    ----------
-    nodes : tuple of Node
-        Level l of the causal recursion has 2**l nodes for each row, side by side.
-    """
-
-    nodes: tuple[Node, ...]
 
 
 def hyper_attention(
@@ -179,51 +176,53 @@ def make_plan(
     n_places = 2**lsh_projs
     if k_ids is not None:
         k_place = jnp.where(k_ids >= 0, k_place, n_places)  # keys that do not exist come last
-    if not settings.causal:
-        return Plan((_make_node(rng_draw, q_place, k_place, k_ids, n_places, settings),))
-    levels = depth(q.shape[2], settings)
-    n = _padded_length(q.shape[2], levels)
-    q_place, k_place = (
-        jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, n - x.shape[-1])]) for x in (q_place, k_place)
-    )
-    ids = None if k_ids is None else _pad_to(k_ids, n, 1, -1)
-    nodes = []
-    for level in range(levels):
-        of_k = _half(k_place[:, None], level, 0)[:, 0]
-        of_ids = None if ids is None else _half(ids[:, None], level, 0)[:, 0]
-        key = jax.random.fold_in(rng_draw, level)
-        of_q = _half(q_place, level, 1)
-        nodes.append(_make_node(key, of_q, of_k, of_ids, n_places, settings))
-    return Plan(tuple(nodes))
-
-
-def _make_node(
-    rng: Array,
-    q_place: Array,
-    k_place: Array,
-    k_ids: Array | None,
-    n_places: int,
-    settings: Settings,
-) -> Node:
     R, S = k_place.shape
-    count = jnp.full((R,), S, jnp.int32) if k_ids is None else (k_ids >= 0).sum(-1, dtype=jnp.int32)
-    draws = jax.random.uniform(rng, (R, settings.samples))
-    picks = jnp.minimum((draws * count[:, None]).astype(jnp.int32), count[:, None] - 1)
-    return Node(
-        stable_order(q_place, n_places),
-        stable_order(k_place, n_places + 1),
-        jnp.maximum(picks, 0),
-        count,
+    exists = jnp.ones((R, S), bool) if k_ids is None else k_ids >= 0
+    if not settings.causal:
+        orders = stable_order(q_place, n_places)[None], stable_order(k_place, n_places + 1)[None]
+        count = exists.sum(-1, dtype=jnp.int32)[None, :, None]
+    else:
+        levels = depth(S, settings)
+        n = padded_length(S, levels, settings.block)
+        q_place, k_place = _pad_to(q_place, n, 2), _pad_to(k_place, n, 1)
+        # A key behind the end counts, as it may be drawn, but no query in use ever meets it.
+        exists = _pad_to(exists, n, 1, k_ids is None)
+        orders = (
+            _level_orders(q_place, 1, levels, n_places + 1),
+            _level_orders(k_place, 0, levels, n_places + 1),
+        )
+        count = _level_counts(exists, levels)
+    draws = jax.random.uniform(rng_draw, (*count.shape, settings.samples))
+    picks = jnp.minimum((draws * count[..., None]).astype(jnp.int32), count[..., None] - 1)
+    return Plan(*orders, jnp.maximum(picks, 0), count)
+
+
+def _level_orders(place: Array, which: int, levels: int, n_places: int) -> Array:
+    """Orders (L, ..., n / 2) of one half of each node, node after node; buckets (..., n)."""
+    n = place.shape[-1]
+    at = jnp.arange(n // 2, dtype=jnp.int32)
+    half = jnp.right_shift(n // 2, jnp.arange(levels, dtype=jnp.int32))[:, None]
+    node, token = at // half, at + (at // half + which) * half
+    bucket = jnp.moveaxis(place[..., token], -2, 0)  # (L, ..., n / 2)
+    half, node, token = (
+        x.reshape(x.shape[0], *[1] * (place.ndim - 1), x.shape[1]) for x in (half, node, token)
     )
+    bucket = bucket + n_places * node
+    if n_places * (n // 2) >= 2**31:
+        order = jnp.argsort(bucket, axis=-1, stable=True).astype(jnp.int32)
+        return jnp.take_along_axis(jnp.broadcast_to(token, order.shape), order, axis=-1)
+    # Node, bucket and place in the node in one number: sorting numbers needs no pairs.
+    return jnp.sort(bucket * half + at % half, axis=-1) % half + (2 * node + which) * half
 
 
-def _padded_length(n: int, levels: int) -> int:
-    """The next length that can be halved `levels` times.
-
-    The rows appended are seen by no other: whenever a half of keys reaches into them, the half of
-    queries behind it lies in them altogether.
-    """
-    return -(-n // 2**levels) * 2**levels
+def _level_counts(exists: Array, levels: int) -> Array:
+    """Keys in the first half of each node, (L, R, 2**(L - 1)); zeros behind the last node."""
+    R, n = exists.shape
+    counts = []
+    for level in range(levels):
+        halves = exists.reshape(R, 2**level, 2, n // 2 ** (level + 1))[:, :, 0]
+        counts.append(_pad_to(halves.sum(-1, dtype=jnp.int32), 2 ** (levels - 1), 1))
+    return jnp.stack(counts)
 
 
 def _pad_to(x: Array, n: int, axis: int, fill: int = 0) -> Array:
@@ -232,22 +231,6 @@ def _pad_to(x: Array, n: int, axis: int, fill: int = 0) -> Array:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, n - x.shape[axis])
     return jnp.pad(x, widths, constant_values=fill)
-
-
-def _half(x: Array, level: int, which: int) -> Array:
-    """One half of each node of a level: (R, G, n, ...) as (R 2**level, G, half, ...)."""
-    R, G, n = x.shape[:3]
-    x = x.reshape(R, G, 2**level, 2, n // 2 ** (level + 1), *x.shape[3:])[:, :, :, which]
-    return jnp.moveaxis(x, 2, 1).reshape(R * 2**level, G, *x.shape[3:])
-
-
-def _set_half(x: Array, part: Array, level: int, which: int, *, add: bool) -> Array:
-    """Write, or add to, the halves that `_half` reads."""
-    R, G, n = x.shape[:3]
-    wide = x.reshape(R, G, 2**level, 2, n // 2 ** (level + 1), *x.shape[3:])
-    part = jnp.moveaxis(part.reshape(R, 2**level, G, *part.shape[2:]), 1, 2)
-    at = wide.at[:, :, :, which]
-    return (at.add(part) if add else at.set(part)).reshape(x.shape)
 
 
 def _leaves(x: Array, levels: int) -> Array:
@@ -280,20 +263,30 @@ def approximate(
 def _forward(
     q: Array, k: Array, v: Array, q_ids: Any, k_ids: Any, plan: Plan, settings: Settings
 ) -> tuple[Array, Array]:
-    if not settings.causal:
-        return node_forward(q, k, v, q_ids, k_ids, plan.nodes[0], settings)
-    n, levels = q.shape[2], len(plan.nodes)
-    q, k, v, q_ids, k_ids = _padded_rows(q, k, v, q_ids, k_ids, levels)
-    out, lse = attend(*_leaf_arrays(q, k, v, q_ids, k_ids, levels), exact_shape(settings))
-    out, lse = _unleaved(out, levels), _unleaved(lse, levels)
-    for level in reversed(range(levels)):
-        rows = _node_arrays(q, k, v, q_ids, k_ids, level)
-        part, part_lse = node_forward(*rows, plan.nodes[level], settings)
-        own, own_lse = _half(out, level, 1), _half(lse, level, 1)
-        own, own_lse = merge(own, own_lse, part, part_lse)
-        out = _set_half(out, own, level, 1, add=False)
-        lse = _set_half(lse, own_lse, level, 1, add=False)
-    return out[:, :, :n], lse[:, :, :n]
+    T, exact = q.shape[2], accumulator(q.dtype)
+    levels = _levels(plan, settings)
+    q, k, v, q_ids, k_ids = _padded_rows(q, k, v, q_ids, k_ids, levels, settings)
+    R, G, n, _ = q.shape
+    lay = layout(n, k.shape[1], G, levels, settings)
+    x = tables(q, k, v, q_ids, k_ids, plan, lay, settings)
+    if levels:
+        leaves = _leaf_arrays(q, k, v, q_ids, k_ids, levels)
+        out, lse = (_unleaved(y, levels) for y in attend(*leaves, exact_shape(settings)))
+    else:
+        out, lse = jnp.zeros((R, G, n, v.shape[-1])), jnp.full((R, G, n), -jnp.inf)
+    out, lse = (y.astype(exact) for y in (out, lse))
+    if settings.pallas:
+        from privlearn.attention.pallas_hyper import add_levels as add
+    else:
+        add = add_levels
+    out, lse = add(out.reshape(R * G * n, -1), lse.reshape(-1), x, lay, settings.scale)
+    out, lse = out.reshape(R, G, n, -1), lse.reshape(R, G, n)
+    return out[:, :, :T].astype(q.dtype), lse[:, :, :T]
+
+
+def _levels(plan: Plan, settings: Settings) -> int:
+    """Levels of the causal recursion; 0 for the plain form."""
+    return plan.q_order.shape[0] if settings.causal else 0
 
 
 def merge(out_1: Array, lse_1: Array, out_2: Array, lse_2: Array) -> tuple[Array, Array]:
@@ -305,14 +298,15 @@ def merge(out_1: Array, lse_1: Array, out_2: Array, lse_2: Array) -> tuple[Array
     >>> merge(jnp.ones((1, 2)), jnp.zeros(1), jnp.zeros((1, 2)), jnp.full(1, -jnp.inf))
     (Array([[1., 1.]], dtype=float32), Array([0.], dtype=float32))
     """
-    lse = jnp.logaddexp(lse_1, lse_2)
-    safe = jnp.where(jnp.isfinite(lse), lse, 0)
-    share_1, share_2 = (jnp.exp(x - safe)[..., None] for x in (lse_1, lse_2))
-    return (share_1 * out_1 + share_2 * out_2).astype(out_1.dtype), lse
+    return merged(out_1, lse_1, out_2, lse_2, jnp.ones_like(lse_2))
 
 
-def _padded_rows(q: Array, k: Array, v: Array, q_ids: Any, k_ids: Any, levels: int) -> Any:
-    n = _padded_length(q.shape[2], levels)
+def _padded_rows(
+    q: Array, k: Array, v: Array, q_ids: Any, k_ids: Any, levels: int, settings: Settings
+) -> Any:
+    if levels == 0:
+        return q, k, v, q_ids, k_ids
+    n = padded_length(q.shape[2], levels, settings.block)
     q, k, v = _pad_to(q, n, 2), _pad_to(k, n, 1), _pad_to(v, n, 1)
     if q_ids is not None:
         q_ids, k_ids = _pad_to(q_ids, n, 1, -2), _pad_to(k_ids, n, 1, -1)
@@ -324,15 +318,6 @@ def _leaf_arrays(q: Array, k: Array, v: Array, q_ids: Any, k_ids: Any, levels: i
         None if x is None else _leaves(x[:, None], levels)[:, 0] for x in (k, v, q_ids, k_ids)
     )
     return (_leaves(q, levels), *single)
-
-
-def _node_arrays(
-    q: Array, k: Array, v: Array, q_ids: Any, k_ids: Any, level: int
-) -> tuple[Array, Array, Array, Any, Any]:
-    def half(x: Any, which: int) -> Any:
-        return None if x is None else _half(x[:, None], level, which)[:, 0]
-
-    return _half(q, level, 1), half(k, 0), half(v, 0), half(q_ids, 1), half(k_ids, 0)
 
 
 def _saved(
@@ -368,28 +353,28 @@ def _gradients(
     settings: Settings,
 ) -> tuple[Array, Array, Array]:
     """One log-normaliser and one delta for all parts: their contributions simply add up."""
-    if not settings.causal:
-        return node_gradients(q, k, v, q_ids, k_ids, plan.nodes[0], d_out, lse, delta, settings)
-    n, levels = q.shape[2], len(plan.nodes)
-    q, k, v, q_ids, k_ids = _padded_rows(q, k, v, q_ids, k_ids, levels)
-    d_out, lse, delta = (_pad_to(x, q.shape[2], 2) for x in (d_out, lse, delta))
-    per_query = [_leaves(x, levels) for x in (d_out, lse, delta)]
-    leaves = _leaf_arrays(q, k, v, q_ids, k_ids, levels)
-    dq, dk, dv = gradients(*leaves, *per_query, exact_shape(settings))
-    dq, dk, dv = (
-        _unleaved(dq, levels),
-        _unleaved(dk[:, None], levels),
-        _unleaved(dv[:, None], levels),
+    T, S, exact = q.shape[2], k.shape[1], accumulator(q.dtype)
+    levels = _levels(plan, settings)
+    q, k, v, q_ids, k_ids = _padded_rows(q, k, v, q_ids, k_ids, levels, settings)
+    R, G, n, _ = q.shape
+    lay = layout(n, k.shape[1], G, levels, settings)
+    x = tables(q, k, v, q_ids, k_ids, plan, lay, settings)
+    if levels:
+        d_out, lse, delta = (_pad_to(y, n, 2) for y in (d_out, lse, delta))
+        per_query = (_leaves(y, levels) for y in (d_out, lse, delta))
+        leaves = _leaf_arrays(q, k, v, q_ids, k_ids, levels)
+        dq, dk, dv = gradients(*leaves, *per_query, exact_shape(settings))
+        grads = tuple(_unleaved(y, levels) for y in (dq, dk[:, None], dv[:, None]))
+    else:
+        grads = tuple(jnp.zeros(y.shape) for y in (q, k, v))
+    flat = tuple(g.astype(exact).reshape(-1, g.shape[-1]) for g in grads)
+    of_q = (d_out.reshape(R * G * n, -1), lse.reshape(-1), delta.reshape(-1))
+    dq, dk, dv = add_gradients(flat, x, lay, settings.scale, *of_q)  # type: ignore[arg-type]
+    return (
+        dq.reshape(q.shape)[:, :, :T],
+        dk.reshape(k.shape)[:, :S],
+        dv.reshape(v.shape)[:, :S],
     )
-    for level, node in enumerate(plan.nodes):
-        rows = _node_arrays(q, k, v, q_ids, k_ids, level)
-        of_q = (_half(x, level, 1) for x in (d_out, lse, delta))
-        d_half, lse_half, delta_half = of_q
-        part = node_gradients(*rows, node, d_half, lse_half, delta_half, settings)
-        dq = _set_half(dq, part[0], level, 1, add=True)
-        dk = _set_half(dk, part[1][:, None], level, 0, add=True)
-        dv = _set_half(dv, part[2][:, None], level, 0, add=True)
-    return dq[:, :, :n], dk[:, 0, :n], dv[:, 0, :n]
 
 
 approximate.defvjp(_saved, _backward)

@@ -1,24 +1,24 @@
-"""One node of HyperAttention: sorted blocks and one sample, forward and backward.
+"""The steps of HyperAttention: sorted blocks and one sample, forward and backward.
 
-Rows as in `privlearn.attention.softmax`. Queries (R, G, T, H) are sorted for each query head,
-keys (R, S, H) once. Both are cut into the same number of blocks; a step handles some blocks of one
-row at a time: scores within the blocks, scores to the sample, and one softmax over both.
+Rows as in `privlearn.attention.softmax`. All levels of the causal recursion have the same number
+of blocks (n / 2 queries and keys each), so one loop runs over all levels, rows and chunks of
+blocks. A step gathers its queries and keys from where they stand, computes the scores within the
+blocks and to the sample, and adds its share to the output or to the gradients in place: no sorted
+copy of anything exists. The plain form is one level with all queries and keys.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from privlearn.attention.arguments import accumulator
-from privlearn.attention.lsh import inverse_order
-from privlearn.attention.softmax import finished, never
+from privlearn.attention.softmax import never
 
 #: Queries of a step, about: enough to fill the cores, few enough for the cache.
-_STEP = 1024
+STEP = 1024
 
 
 class Settings(NamedTuple):
@@ -29,7 +29,7 @@ class Settings(NamedTuple):
     scale : float
     causal : bool
     block : int
-        Keys of a block.
+        Keys of a block, at most.
     samples : int
         Keys drawn for the rest.
     min_seq_len : int
@@ -46,18 +46,20 @@ class Settings(NamedTuple):
     pallas: bool = False
 
 
-class Node(NamedTuple):
-    """Order and sample of one node.
+class Plan(NamedTuple):
+    """All that is random: orders and samples. L levels, R rows, G query heads of a row.
 
     Attributes
     ----------
-    q_order : Array of int32, shape (R, G, T)
-    k_order : Array of int32, shape (R, S)
-        Keys that do not exist come last.
-    picks : Array of int32, shape (R, m)
-        Places of the sample in the sorted order of the keys.
-    n_keys : Array of int32, shape (R,)
-        Keys that exist.
+    q_order : Array of int32, shape (L, R, G, n)
+        Places of queries, sorted by bucket within each node, node after node. Level l of the
+        causal form has 2**l nodes: the second halves of as many parts of the sequence.
+    k_order : Array of int32, shape (L, R, n')
+        The same for keys; those of the first halves. Keys that do not exist come last in a node.
+    picks : Array of int32, shape (L, R, N, m)
+        The sample of each node: places in its sorted order. Only the first 2**l of N count.
+    n_keys : Array of int32, shape (L, R, N)
+        Keys of each node that exist.
     """
 
     q_order: Array
@@ -66,251 +68,251 @@ class Node(NamedTuple):
     n_keys: Array
 
 
-class Blocks(NamedTuple):
-    """Sorted arrays, cut: ``n_steps`` steps of ``c`` blocks.
+class Layout(NamedTuple):
+    """How a level is cut: ``n_steps`` steps of ``c`` blocks of ``b_q`` queries, ``b_k`` keys."""
+
+    n_blocks: int
+    b_q: int
+    b_k: int
+    c: int
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a level, for one row."""
+        return self.n_blocks // self.c
+
+
+def layout(n_queries: int, n_keys: int, group: int, levels: int, settings: Settings) -> Layout:
+    """Layout of the plain form (``levels = 0``) or of each level; lengths of whole rows."""
+    if levels:
+        n_queries = n_keys = n_keys // 2**levels
+    of_node = -(-n_keys // settings.block)
+    b_q = -(-n_queries // of_node)
+    b_k = -(-n_keys // of_node) if levels else min(settings.block, n_keys)
+    most = max(1, STEP * 3 // 2 // (group * b_q))  # a leaf of 5 or 6 blocks is one step too
+    c = next(c for c in range(min(most, of_node), 0, -1) if of_node % c == 0)
+    return Layout(of_node * 2 ** max(levels - 1, 0), b_q, b_k, c)
+
+
+def padded_length(n: int, levels: int, block: int) -> int:
+    """The next length that can be halved `levels` times into leaves of equal blocks.
+
+    The rows appended are seen by no other: whenever a half of keys reaches into them, the half of
+    queries behind it lies in them altogether.
+    """
+    leaf = -(-n // 2**levels)
+    n_blocks = -(-leaf // block)
+    return 2**levels * n_blocks * -(-leaf // n_blocks)
+
+
+class Tables(NamedTuple):
+    """What a step looks up; rows of queries and keys are numbered through.
 
     Attributes
     ----------
-    q : Array, shape (R, n_steps, c, G bq, H)
-    k, v : Array, shape (R, n_steps, c, b, H or D)
-    k_pick, v_pick : Array, shape (R, m, H or D)
-    weight : Array, shape (R,)
+    q : Array, shape (R G T, H)
+    k, v : Array, shape (R S, H or D)
+    q_at : Array of int32, shape (L, R, n_blocks, G b_q)
+        Queries of each block; R G T is padding.
+    k_at : Array of int32, shape (L, R, n_blocks, b_k)
+        Keys of each block; R S is padding.
+    pick_at : Array of int32, shape (L, R, N, m)
+        Keys of each sample.
+    pick_block : Array of int32, shape (L, R, N, m)
+        Their blocks, counted within the node.
+    weight : Array, shape (L, R, N)
         log(keys / sample), what each drawn key counts for.
-    pick_block : Array of int32, shape (R, m)
-    q_ids, k_ids, pick_ids : Array of int32, or None
-        Shapes of q, k, k_pick without the last axis; -1 is no key.
+    q_ids, k_ids : Array of int32, shapes (R G T,) and (R S,), or None
+        -1 is no key.
     """
 
     q: Array
     k: Array
     v: Array
-    k_pick: Array
-    v_pick: Array
-    weight: Array
+    q_at: Array
+    k_at: Array
+    pick_at: Array
     pick_block: Array
+    weight: Array
     q_ids: Array | None
     k_ids: Array | None
-    pick_ids: Array | None
 
 
-class _Layout(NamedTuple):
-    """Numbers of blocks and sizes."""
-
-    n_blocks: int
-    b_q: int
-    b_k: int
-    c: int  # blocks of a step
-
-    @property
-    def n_steps(self) -> int:
-        return self.n_blocks // self.c
-
-
-def _layout(n_queries: int, n_keys: int, group: int, block: int) -> _Layout:
-    n_blocks = -(-n_keys // block)
-    b_q = -(-n_queries // n_blocks)
-    most = max(1, _STEP // (group * b_q))
-    c = next(c for c in range(min(most, n_blocks), 0, -1) if n_blocks % c == 0)
-    return _Layout(n_blocks, b_q, min(block, n_keys), c)
-
-
-def take_rows(x: Array, order: Array) -> Array:
-    """Elements of axis 1 of (R, n, ...) in an order (R, n'), as one flat gather."""
-    n = x.shape[1]
-    index = order + n * jnp.arange(x.shape[0], dtype=order.dtype)[:, None]
-    flat = x.reshape(-1, *x.shape[2:])
-    return flat.at[index].get(mode="promise_in_bounds")
-
-
-def _full(order: Array, size: int) -> Array:
-    """An order, padded by its own first element; the padding is masked or dropped later."""
-    extra = size - order.shape[-1]
-    if extra == 0:
-        return order
-    pad = jnp.broadcast_to(order[..., :1], (*order.shape[:-1], extra))
-    return jnp.concatenate([order, pad], axis=-1)
-
-
-def _sorted_queries(x: Array, order: Array, lay: _Layout) -> Array:
-    """(R, G, T, ...) sorted and cut: (R, n_steps, c, G bq, ...)."""
-    R, G, T = x.shape[:3]
-    full = _full(order, lay.n_blocks * lay.b_q).reshape(R * G, -1)
-    x = take_rows(x.reshape(R * G, T, *x.shape[3:]), full)
-    x = x.reshape(R, G, lay.n_steps, lay.c, lay.b_q, *x.shape[2:])
-    x = jnp.moveaxis(x, 1, 3)
-    return x.reshape(R, lay.n_steps, lay.c, G * lay.b_q, *x.shape[5:])
-
-
-def _unsorted_queries(x: Array, order: Array, lay: _Layout) -> Array:
-    """The inverse of `_sorted_queries`, with the last axis spelled out: (R, G, T, -1)."""
-    R, G, T = order.shape
-    x = x.reshape(R, lay.n_blocks, G, lay.b_q, -1)
-    x = jnp.moveaxis(x, 2, 1).reshape(R * G, lay.n_blocks * lay.b_q, -1)
-    back = inverse_order(order).reshape(R * G, T)
-    return take_rows(x, back).reshape(R, G, T, -1)
-
-
-def _cut(
+def tables(
     q: Array,
     k: Array,
     v: Array,
     q_ids: Any,
     k_ids: Any,
-    node: Node,
-    lay: _Layout,
+    plan: Plan,
+    lay: Layout,
     settings: Settings,
-) -> Blocks:
-    """Sort and cut everything."""
-    R, G = q.shape[:2]
+) -> Tables:
+    """Number everything through."""
+    R, G, T = q.shape[:3]
     S = k.shape[1]
-    order = _full(node.k_order, lay.n_blocks * lay.b_k)
-    k_sorted, v_sorted = take_rows(k, order), take_rows(v, order)
-    use = settings.samples > 0 and lay.n_blocks > 1
-    picks = node.picks if use else node.picks[:, :0]
-    if k_ids is None and order.shape[1] > S:  # the padding must be hidden
-        q_ids, k_ids = jnp.zeros((R, q.shape[2]), jnp.int32), jnp.zeros((R, S), jnp.int32)
-    ids: tuple[Any, Any, Any] = (None, None, None)
+    L, _, N, m = plan.picks.shape
+    rows = jnp.arange(R, dtype=jnp.int32)
+    heads = jnp.arange(R * G, dtype=jnp.int32).reshape(R, G, 1)
+    q_at = _filled(plan.q_order + T * heads, lay.n_blocks * lay.b_q, R * G * T)
+    q_at = jnp.moveaxis(q_at.reshape(L, R, G, lay.n_blocks, lay.b_q), 2, 3)
+    sorted_keys = plan.k_order + S * rows[:, None]
+    k_at = _filled(sorted_keys, lay.n_blocks * lay.b_k, R * S)
+    # Level l has 2**l nodes of equal length; what lies behind them is looked up by no step.
+    n = plan.k_order.shape[-1]
+    length = jnp.right_shift(n, jnp.arange(L, dtype=jnp.int32))[:, None, None, None]
+    place = jnp.arange(N, dtype=jnp.int32)[:, None] * length + plan.picks
+    place = jnp.minimum(place, n - 1).reshape(L, R, N * m)
+    pick_at = jnp.take_along_axis(sorted_keys, place, axis=-1).reshape(L, R, N, m)
+    if k_ids is None and n < lay.n_blocks * lay.b_k:  # the padding must be hidden
+        q_ids, k_ids = jnp.zeros((R, T), jnp.int32), jnp.zeros((R, S), jnp.int32)
     if k_ids is not None:
-        real = jnp.arange(order.shape[1]) < S
-        sorted_ids = jnp.where(real, take_rows(k_ids, order), -1)
-        spread = jnp.broadcast_to(q_ids[:, None], (R, G, q.shape[2]))
-        ids = (
-            _sorted_queries(spread, node.q_order, lay),
-            sorted_ids.reshape(R, lay.n_steps, lay.c, lay.b_k),
-            take_rows(sorted_ids, picks),
-        )
-    exact = accumulator(q.dtype)
-    weight = jnp.log(jnp.maximum(node.n_keys, 1).astype(exact) / max(settings.samples, 1))
-    return Blocks(
-        _sorted_queries(q, node.q_order, lay),
-        k_sorted.reshape(R, lay.n_steps, lay.c, lay.b_k, -1),
-        v_sorted.reshape(R, lay.n_steps, lay.c, lay.b_k, -1),
-        take_rows(k_sorted, picks),
-        take_rows(v_sorted, picks),
-        weight,
-        picks // lay.b_k,
-        *ids,
+        q_ids = jnp.broadcast_to(q_ids[:, None], (R, G, T)).reshape(-1)
+        k_ids = k_ids.reshape(-1)
+    count = jnp.maximum(plan.n_keys, 1).astype(accumulator(q.dtype))
+    return Tables(
+        q.reshape(R * G * T, -1),
+        k.reshape(R * S, -1),
+        v.reshape(R * S, -1),
+        q_at.reshape(L, R, lay.n_blocks, G * lay.b_q),
+        k_at.reshape(L, R, lay.n_blocks, lay.b_k),
+        pick_at,
+        plan.picks // lay.b_k,
+        jnp.log(count / max(settings.samples, 1)),
+        q_ids,
+        k_ids,
     )
 
 
+def _filled(places: Array, size: int, fill: int) -> Array:
+    extra = size - places.shape[-1]
+    if extra == 0:
+        return places
+    widths = [(0, 0)] * (places.ndim - 1) + [(0, extra)]
+    return jnp.pad(places, widths, constant_values=fill)
+
+
+def rows_at(x: Array, at: Array) -> Array:
+    """Rows of a table; zeros for padding."""
+    return x.at[at].get(mode="fill", fill_value=0)
+
+
 class _Step(NamedTuple):
-    """The arrays of one step, in the precision of sums, and its scores."""
+    """The arrays of one step, in the precision of sums: c blocks of Q queries, K keys in sight."""
 
+    q_at: Array  # (c Q,)
+    k_at: Array  # (c b,)
+    pick_at: Array  # (m,)
     q: Array  # (c, Q, H), scaled
-    k: Array  # (c, b, H)
-    v: Array  # (c, b, D)
-    k_pick: Array  # (m, H)
-    v_pick: Array  # (m, D)
-    s: Array  # (c, Q, b)
-    s_pick: Array  # (c, Q, m)
+    k: Array  # (c, K, H), those of the block and the sample
+    v: Array  # (c, K, D)
+    bias: Array  # (c, K)
+    seen: Array | None  # (c, Q, K)
 
 
-def _scores(cut: Blocks, r: Any, step: Any, scale: float, exact: Any) -> _Step:
-    """Scores of one step: within the blocks, and to the sample outside the own block."""
-    q = cut.q[r, step].astype(exact) * scale
-    k, v = cut.k[r, step].astype(exact), cut.v[r, step].astype(exact)
-    k_pick, v_pick = cut.k_pick[r].astype(exact), cut.v_pick[r].astype(exact)
-    s = jnp.einsum("cqd,ckd->cqk", q, k)
-    c, n_q = q.shape[:2]
-    own = cut.pick_block[r] == step * c + jnp.arange(c)[:, None]
-    bias = jnp.where(own, never(exact), cut.weight[r])
-    s_pick = (q.reshape(c * n_q, -1) @ k_pick.T).reshape(c, n_q, -1) + bias[:, None]
-    if cut.q_ids is not None and cut.k_ids is not None and cut.pick_ids is not None:
-        q_ids = cut.q_ids[r, step][:, :, None]
-        s = jnp.where(q_ids == cut.k_ids[r, step][:, None], s, never(exact))
-        s_pick = jnp.where(q_ids == cut.pick_ids[r], s_pick, never(exact))
-    return _Step(q, k, v, k_pick, v_pick, s, s_pick)
+def _step(x: Tables, lay: Layout, index: Any, scale: float, exact: Any) -> _Step:
+    """Gather what step ``index`` of all levels, rows and chunks needs."""
+    L, R, n_blocks, _ = x.q_at.shape
+    level, rest = index // (R * lay.n_steps), index % (R * lay.n_steps)
+    r, s = rest // lay.n_steps, rest % lay.n_steps
+    of_node = jnp.right_shift(n_blocks, level) if L > 1 else n_blocks
+    node = (s * lay.c) // of_node
+    c, m = lay.c, x.pick_at.shape[-1]
+    q_at, k_at = (lax.dynamic_slice_in_dim(t[level, r], s * c, c) for t in (x.q_at, x.k_at))
+    pick_at = x.pick_at[level, r, node]
+    in_sight = jnp.concatenate([k_at, jnp.broadcast_to(pick_at, (c, m))], axis=1)
+    own = x.pick_block[level, r, node] == s * c - node * of_node + jnp.arange(c)[:, None]
+    of_pick = jnp.where(own, never(exact), x.weight[level, r, node])
+    bias = jnp.concatenate([jnp.zeros((c, lay.b_k), exact), of_pick], axis=1)
+    seen = None
+    if x.q_ids is not None and x.k_ids is not None:
+        of_k = x.k_ids.at[in_sight].get(mode="fill", fill_value=-1)
+        seen = rows_at(x.q_ids, q_at)[:, :, None] == of_k[:, None]
+    return _Step(
+        q_at.reshape(-1),
+        k_at.reshape(-1),
+        pick_at,
+        rows_at(x.q, q_at).astype(exact) * scale,
+        rows_at(x.k, in_sight).astype(exact),
+        rows_at(x.v, in_sight).astype(exact),
+        bias,
+        seen,
+    )
 
 
-def node_forward(
-    q: Array, k: Array, v: Array, q_ids: Any, k_ids: Any, node: Node, settings: Settings
-) -> tuple[Array, Array]:
-    """Output (R, G, T, D) and log-normaliser (R, G, T) of all keys, given order and sample."""
-    exact = accumulator(q.dtype)
-    lay = _layout(q.shape[2], k.shape[1], q.shape[1], settings.block)
-    cut = _cut(q, k, v, q_ids, k_ids, node, lay, settings)
-    if settings.pallas:
-        from privlearn.attention.pallas_hyper import block_step
+def add_levels(out: Array, lse: Array, x: Tables, lay: Layout, scale: float) -> tuple[Array, Array]:
+    """Merge what all levels see into an output (R G T, D) and log-normaliser (R G T,).
 
-        out, lse = block_step(cut, settings.scale)
-    else:
+    Both in the precision of sums; 0 and -inf to begin with, if there is nothing else.
+    """
+    exact = out.dtype
 
-        def step(index: Array) -> tuple[Array, Array]:
-            x = _scores(cut, index // lay.n_steps, index % lay.n_steps, settings.scale, exact)
-            top = x.s.max(axis=-1)
-            if x.s_pick.shape[-1]:
-                top = jnp.maximum(top, x.s_pick.max(axis=-1))
-            p, p_pick = jnp.exp(x.s - top[..., None]), jnp.exp(x.s_pick - top[..., None])
-            total = p.sum(axis=-1) + p_pick.sum(axis=-1)
-            o = jnp.einsum("cqk,ckd->cqd", p, x.v)
-            c, n_q, m = p_pick.shape
-            o = o + (p_pick.reshape(c * n_q, m) @ x.v_pick).reshape(c, n_q, -1)
-            return finished(o, top, total, q.dtype)
+    def body(index: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        out, lse = carry
+        t = _step(x, lay, index, scale, exact)
+        s = jnp.einsum("cqd,ckd->cqk", t.q, t.k) + t.bias[:, None]
+        s = s if t.seen is None else jnp.where(t.seen, s, never(exact))
+        top = s.max(axis=-1)
+        p = jnp.exp(s - top[..., None])
+        o = jnp.einsum("cqk,ckd->cqd", p, t.v)
+        part = (y.reshape(-1, *y.shape[2:]) for y in (o, top, p.sum(axis=-1)))
+        new, new_lse = merged(rows_at(out, t.q_at), rows_at(lse, t.q_at), *part)
+        place: Any = {"mode": "drop", "unique_indices": True}
+        return out.at[t.q_at].set(new, **place), lse.at[t.q_at].set(new_lse, **place)
 
-        out, lse = lax.map(step, jnp.arange(q.shape[0] * lay.n_steps))
-    out = _unsorted_queries(out, node.q_order, lay)
-    return out, _unsorted_queries(lse, node.q_order, lay)[..., 0]
+    L, R = x.q_at.shape[:2]
+    return lax.fori_loop(0, L * R * lay.n_steps, body, (out, lse))
 
 
-def node_gradients(
-    q: Array,
-    k: Array,
-    v: Array,
-    q_ids: Any,
-    k_ids: Any,
-    node: Node,
+def merged(out: Array, lse: Array, o: Array, top: Array, total: Array) -> tuple[Array, Array]:
+    """Attention to two disjoint sets of keys: one finished, one as sums relative to a maximum."""
+    alive = top > 0.5 * never(top.dtype)
+    new = jnp.logaddexp(lse, jnp.where(alive, top + jnp.log(total), -jnp.inf))
+    safe = jnp.where(jnp.isfinite(new), new, 0)
+    share_1, share_2 = jnp.exp(lse - safe), jnp.where(alive, jnp.exp(top - safe), 0)
+    return share_1[..., None] * out + share_2[..., None] * o, new
+
+
+def add_gradients(
+    grads: tuple[Array, Array, Array],
+    x: Tables,
+    lay: Layout,
+    scale: float,
     d_out: Array,
     lse: Array,
     delta: Array,
-    settings: Settings,
 ) -> tuple[Array, Array, Array]:
-    """What this node contributes to dq, dk, dv, in the precision of sums.
+    """Add what all levels contribute to dq (R G T, H), dk (R S, H) and dv (R S, D).
 
-    ``lse`` and ``delta`` (R, G, T) may be those of a larger set of keys; finite.
+    ``d_out`` (R G T, D), ``lse`` and ``delta`` (R G T,) are those of all keys together; finite.
     """
-    exact = accumulator(q.dtype)
-    lay = _layout(q.shape[2], k.shape[1], q.shape[1], settings.block)
-    cut = _cut(q, k, v, q_ids, k_ids, node, lay, settings)
-    ds, ls, es = (_sorted_queries(x, node.q_order, lay) for x in (d_out, lse, delta))
-    if lay.n_blocks * lay.b_q > q.shape[2]:  # padded queries must add nothing
-        place = jnp.arange(lay.n_blocks)[:, None] * lay.b_q + jnp.arange(lay.b_q)
-        keep = jnp.tile(place < q.shape[2], q.shape[1]).reshape(lay.n_steps, lay.c, -1)
-        ds, es = jnp.where(keep[..., None], ds, 0), jnp.where(keep, es, 0)
+    exact = grads[0].dtype
 
-    def row(_: None, r: Array) -> tuple[None, tuple[Array, ...]]:
-        def step(carry: tuple[Array, Array], i: Array) -> Any:
-            dk_pick, dv_pick = carry
-            x = _scores(cut, r, i, settings.scale, exact)
-            d, l, e = ds[r, i].astype(exact), ls[r, i][..., None], es[r, i][..., None]
-            p, p_pick = jnp.exp(x.s - l), jnp.exp(x.s_pick - l)
-            c, n_q, m = p_pick.shape
-            g = p * (jnp.einsum("cqd,ckd->cqk", d, x.v) - e)
-            flat = d.reshape(c * n_q, -1)
-            g_pick = p_pick * ((flat @ x.v_pick.T).reshape(c, n_q, m) - e)
-            g_flat = g_pick.reshape(c * n_q, m)
-            dq = jnp.einsum("cqk,ckd->cqd", g, x.k) + (g_flat @ x.k_pick).reshape(c, n_q, -1)
-            dk, dv = jnp.einsum("cqk,cqd->ckd", g, x.q), jnp.einsum("cqk,cqd->ckd", p, d)
-            dk_pick = dk_pick + g_flat.T @ x.q.reshape(c * n_q, -1)
-            dv_pick = dv_pick + p_pick.reshape(c * n_q, m).T @ flat
-            return (dk_pick, dv_pick), (dq * settings.scale, dk, dv)
+    def body(index: Any, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        dq, dk, dv = carry
+        t = _step(x, lay, index, scale, exact)
+        c, n_q = t.q.shape[:2]
+        d = rows_at(d_out, t.q_at).astype(exact).reshape(c, n_q, -1)
+        of_q = (rows_at(y, t.q_at).reshape(c, n_q, 1) for y in (lse, delta))
+        l, e = of_q
+        s = jnp.einsum("cqd,ckd->cqk", t.q, t.k) + t.bias[:, None]
+        s = s if t.seen is None else jnp.where(t.seen, s, never(exact))
+        p = jnp.exp(s - l)
+        g = p * (jnp.einsum("cqd,ckd->cqk", d, t.v) - e)
+        to_q = jnp.einsum("cqk,ckd->cqd", g, t.k) * scale
+        dq = dq.at[t.q_at].add(to_q.reshape(c * n_q, -1), mode="drop", unique_indices=True)
+        dk = _spread(dk, jnp.einsum("cqk,cqd->ckd", g, t.q), t, lay)
+        dv = _spread(dv, jnp.einsum("cqk,cqd->ckd", p, d), t, lay)
+        return dq, dk, dv
 
-        start = (
-            jnp.zeros(cut.k_pick.shape[1:], exact),
-            jnp.zeros(cut.v_pick.shape[1:], exact),
-        )
-        picked, parts = lax.scan(step, start, jnp.arange(lay.n_steps))
-        return None, (*parts, *picked)
-
-    _, (dq, dk, dv, dk_pick, dv_pick) = lax.scan(row, None, jnp.arange(q.shape[0]))
-    picks = node.picks[:, : cut.k_pick.shape[1]]
-    back = inverse_order(node.k_order)
-    finish = functools.partial(_unsorted_keys, back=back, picks=picks)
-    return _unsorted_queries(dq, node.q_order, lay), finish(dk, dk_pick), finish(dv, dv_pick)
+    L, R = x.q_at.shape[:2]
+    return lax.fori_loop(0, L * R * lay.n_steps, body, grads)
 
 
-def _unsorted_keys(x: Array, picked: Array, back: Array, picks: Array) -> Array:
-    """Gradients of sorted keys (R, n_steps, c, b, H), plus those of the sample, in first order."""
-    x = x.reshape(x.shape[0], -1, x.shape[-1])
-    if picks.shape[1]:
-        x = x.at[jnp.arange(x.shape[0])[:, None], picks].add(picked)
-    return take_rows(x, back)
+def _spread(total: Array, part: Array, t: _Step, lay: Layout) -> Array:
+    """Add gradients (c, K, H) of the keys of a step, of which the last m are the sample."""
+    of_block = part[:, : lay.b_k].reshape(-1, part.shape[-1])
+    total = total.at[t.k_at].add(of_block, mode="drop", unique_indices=True)
+    if part.shape[1] == lay.b_k:
+        return total
+    return total.at[t.pick_at].add(part[:, lay.b_k :].sum(axis=0), mode="drop")

@@ -9,7 +9,7 @@ The backward pass is the plain one of `privlearn.attention.hyper_node`.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,80 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 
 from privlearn.attention.arguments import accumulator
+from privlearn.attention.hyper_node import Layout, Tables, merged, rows_at
 from privlearn.attention.softmax import finished, never
-
-if TYPE_CHECKING:
-    from privlearn.attention.hyper_node import Blocks
 
 #: Largest tile of queries and of keys.
 TILE = 64
+
+
+class Blocks(NamedTuple):
+    """The sorted arrays of one level; one row for each of its nodes, R of them.
+
+    Attributes
+    ----------
+    q : Array, shape (R, n_blocks, G bq, H)
+    k, v : Array, shape (R, n_blocks, b, H or D)
+    k_pick, v_pick : Array, shape (R, m, H or D)
+    weight : Array, shape (R,)
+        log(keys / sample), what each drawn key counts for.
+    pick_block : Array of int32, shape (R, m)
+    q_ids, k_ids, pick_ids : Array of int32
+        Shapes of q, k, k_pick without the last axis; -1 is no key.
+    """
+
+    q: Array
+    k: Array
+    v: Array
+    k_pick: Array
+    v_pick: Array
+    weight: Array
+    pick_block: Array
+    q_ids: Array
+    k_ids: Array
+    pick_ids: Array
+
+
+def level_blocks(x: Tables, level: int) -> Blocks:
+    """Gather a level as a whole."""
+    R, n_blocks = x.q_at.shape[1:3]
+    nodes = 2**level
+    q_at, k_at = (
+        y[level].reshape(R * nodes, n_blocks // nodes, y.shape[-1]) for y in (x.q_at, x.k_at)
+    )
+    of_node = (y[level, :, :nodes] for y in (x.pick_at, x.weight, x.pick_block))
+    pick_at, weight, pick_block = (y.reshape(R * nodes, *y.shape[2:]) for y in of_node)
+
+    def ids(table: Array | None, at: Array) -> Array:
+        if table is None:
+            return jnp.zeros(at.shape, jnp.int32)
+        return table.at[at].get(mode="fill", fill_value=-1)
+
+    return Blocks(
+        rows_at(x.q, q_at),
+        rows_at(x.k, k_at),
+        rows_at(x.v, k_at),
+        rows_at(x.k, pick_at),
+        rows_at(x.v, pick_at),
+        weight,
+        pick_block,
+        ids(x.q_ids, q_at),
+        ids(x.k_ids, k_at),
+        ids(x.k_ids, pick_at),
+    )
+
+
+def add_levels(out: Array, lse: Array, x: Tables, lay: Layout, scale: float) -> tuple[Array, Array]:
+    """As `privlearn.attention.hyper_node.add_levels`; one kernel for each level."""
+    del lay
+    for level in range(x.q_at.shape[0]):
+        o, top = block_step(level_blocks(x, level), scale)
+        part = o.reshape(-1, o.shape[-1]).astype(out.dtype), top.reshape(-1), jnp.ones(top.size)
+        at = x.q_at[level].reshape(-1)
+        new, new_lse = merged(rows_at(out, at), rows_at(lse, at), *part)
+        place: Any = {"mode": "drop", "unique_indices": True}
+        out, lse = out.at[at].set(new, **place), lse.at[at].set(new_lse, **place)
+    return out, lse
 
 
 def block_step(cut: Blocks, scale: float) -> tuple[Array, Array]:
@@ -32,22 +99,19 @@ def block_step(cut: Blocks, scale: float) -> tuple[Array, Array]:
     Parameters
     ----------
     cut : Blocks
-        Sorted and cut arrays; see `privlearn.attention.hyper_node`.
+        What `level_blocks` gathered.
     scale : float
         Multiplies inner products.
     """
-    R = cut.q.shape[0]
-    q, k, v = (x.reshape(R, -1, *x.shape[-2:]) for x in (cut.q, cut.k, cut.v))
-    n_blocks, n_q, width = q.shape[1:]
-    n_k, out_width = v.shape[2:]
-    k_pick, v_pick, place = cut.k_pick, cut.v_pick, cut.pick_block
-    q_ids, k_ids, pick_ids = _ids(cut, q, k)
+    R, n_blocks, n_q, width = cut.q.shape
+    n_k, out_width = cut.v.shape[2:]
+    k_pick, v_pick, place, pick_ids = cut.k_pick, cut.v_pick, cut.pick_block, cut.pick_ids
     if k_pick.shape[1] == 0:  # a kernel takes no empty arrays: one key that nobody sees
         k_pick, v_pick = (jnp.zeros((R, 1, x.shape[2]), x.dtype) for x in (k_pick, v_pick))
         place, pick_ids = (jnp.full((R, 1), -1, jnp.int32) for _ in range(2))
     m = k_pick.shape[1]
     t_q, t_k, t_m = _tile(n_q), _tile(n_k), _tile(m)
-    exact = accumulator(q.dtype)
+    exact = accumulator(cut.q.dtype)
 
     def one(*sizes: int) -> Any:  # a tile of queries of a block
         return pl.BlockSpec((None, None, *sizes), lambda r, i, t: (r, i, t, 0)[: 2 + len(sizes)])
@@ -69,17 +133,14 @@ def block_step(cut: Blocks, scale: float) -> tuple[Array, Array]:
         ],
         out_specs=[one(t_q, out_width), one(t_q)],
         out_shape=[
-            jax.ShapeDtypeStruct((R, n_blocks, n_q, out_width), q.dtype),
+            jax.ShapeDtypeStruct((R, n_blocks, n_q, out_width), cut.q.dtype),
             jax.ShapeDtypeStruct((R, n_blocks, n_q), exact),
         ],
         interpret=jax.default_backend() != "gpu",
-    )(q, k, v, k_pick, v_pick, place, cut.weight[:, None], q_ids, k_ids, pick_ids)  # fmt: skip
-
-
-def _ids(cut: Blocks, q: Array, k: Array) -> tuple[Array, Array, Array]:
-    if cut.q_ids is None or cut.k_ids is None or cut.pick_ids is None:
-        return tuple(jnp.zeros(x.shape[:-1], jnp.int32) for x in (q, k, cut.k_pick))  # type: ignore[return-value]
-    return cut.q_ids.reshape(q.shape[:-1]), cut.k_ids.reshape(k.shape[:-1]), cut.pick_ids
+    )(
+        cut.q, cut.k, cut.v, k_pick, v_pick, place, cut.weight[:, None],
+        cut.q_ids, cut.k_ids, pick_ids,
+    )  # fmt: skip
 
 
 def _tile(size: int) -> int:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from privlearn.attention import hyper
 from privlearn.attention.arguments import check_inputs
 from privlearn.attention.hyper import approximate, hyper_attention, make_plan
 from privlearn.attention.hyper_node import Settings
@@ -32,13 +31,11 @@ def draw(seed, B, T, S, N, K, H=4, D=3):
     )
 
 
-def node_weights(q_order, k_order, picks, count, block):
+def node_weights(q_order, k_order, picks, count, b_q, b_k):
     """How often each key counts for each query, (T, S): 1 in the block, n/m a draw outside."""
     T, S = len(q_order), len(k_order)
-    n_blocks = -(-S // block)
-    b_q = -(-T // n_blocks)
     q_block, k_block = np.empty(T, int), np.empty(S, int)
-    q_block[q_order], k_block[k_order] = np.arange(T) // b_q, np.arange(S) // block
+    q_block[q_order], k_block[k_order] = np.arange(T) // b_q, np.arange(S) // b_k
     same = q_block[:, None] == k_block[None]
     drawn = np.bincount(k_order[picks], minlength=S) * (count / max(len(picks), 1))
     return np.where(same, 1.0, drawn)
@@ -46,40 +43,33 @@ def node_weights(q_order, k_order, picks, count, block):
 
 def weights(plan, settings, T, S):
     """The weights of every pair, (R, G, T, S), for the plain and the causal form."""
-    nodes = [jax.tree.map(np.asarray, node) for node in plan.nodes]
-    R, G = nodes[0].q_order.shape[:2]
+    plan = jax.tree.map(np.asarray, plan)
+    L, R, G, _ = plan.q_order.shape
     if not settings.causal:
-        (node,) = nodes
-        return np.array(
-            [
-                [
-                    node_weights(
-                        order, node.k_order[r], node.picks[r], node.n_keys[r], settings.block
-                    )
-                    for order in node.q_order[r]
-                ]
-                for r in range(R)
-            ]
-        )
-    levels = len(nodes)
-    n = -(-T // 2**levels) * 2**levels
-    full = np.zeros((R, G, n, n))
-    leaf = n // 2**levels
-    for i in range(2**levels):
-        full[:, :, i * leaf : (i + 1) * leaf, i * leaf : (i + 1) * leaf] = np.tril(
-            np.ones((leaf, leaf))
-        )
-    for level, node in enumerate(nodes):
-        half = n // 2 ** (level + 1)
-        for r in range(R):
+        n_blocks = -(-S // settings.block)
+        full, nodes = np.zeros((R, G, T, S)), [(0, 0, T, S, 0, 0)]
+        sizes = -(-T // n_blocks), settings.block
+    else:
+        leaf = -(-T // 2**L)
+        n_blocks = -(-leaf // settings.block)  # of equal size, so the last leaf may be longer
+        sizes = (-(-leaf // n_blocks),) * 2
+        leaf = n_blocks * sizes[0]
+        n = leaf * 2**L
+        full = np.kron(np.eye(2**L), np.tril(np.ones((leaf, leaf)))) * np.ones((R, G, 1, 1))
+        nodes = []
+        for level in range(L):
+            half = n // 2 ** (level + 1)
             for i in range(2**level):
-                at, lo = r * 2**level + i, 2 * half * i
-                for g in range(G):
-                    full[r, g, lo + half : lo + 2 * half, lo : lo + half] = node_weights(
-                        node.q_order[at, g], node.k_order[at], node.picks[at], node.n_keys[at],
-                        settings.block,
-                    )  # fmt: skip
-    return full[:, :, :T, :T]
+                nodes.append((level, i, half, half, (2 * i + 1) * half, 2 * i * half))
+    for level, i, n_q, n_k, q_0, k_0 in nodes:
+        for r in range(R):
+            for g in range(G):
+                full[r, g, q_0 : q_0 + n_q, k_0 : k_0 + n_k] = node_weights(
+                    plan.q_order[level, r, g, i * n_q : (i + 1) * n_q] - q_0,
+                    plan.k_order[level, r, i * n_k : (i + 1) * n_k] - k_0,
+                    plan.picks[level, r, i], plan.n_keys[level, r, i], *sizes,
+                )  # fmt: skip
+    return full[:, :, :T, :T] if settings.causal else full
 
 
 def dense(q, k, v, q_ids, k_ids, weight, scale):
@@ -165,8 +155,8 @@ def test_sample_of_every_key_once_is_not_exact():
         settings = settings_of(samples=24)
         rows = to_rows(check_inputs(q, k, v))
         plan = make_plan(jax.random.key(2), rows[0], rows[1], None, 3, settings)
-        picks = jax.random.permutation(jax.random.key(5), 24)[None].astype(jnp.int32)
-        plan = hyper.Plan((plan.nodes[0]._replace(picks=picks),))
+        picks = jax.random.permutation(jax.random.key(5), 24).astype(jnp.int32)
+        plan = plan._replace(picks=picks[None, None, None])
         out, lse = approximate(*rows, plan, settings)
         exact, exact_lse = softmax_attention(q, k, v, scale=0.5, return_lse=True)
     np.testing.assert_allclose(out[0, 0], exact[0, :, 0], atol=1e-13)
