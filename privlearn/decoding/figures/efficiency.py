@@ -107,9 +107,10 @@ register(
             "standard errors.\n\n"
             "Notice that the gain is zero at length 1, where the two rules are one, and grows with "
             "the length; that it comes free, from the same draft and the same target call; and "
-            "that both rules saturate: with an acceptance of 0.6 the sixth drafted token is hardly "
-            "ever reached. The formula is within a few hundredths of token verification, although "
-            "acceptance varies from context to context; block verification is off it."
+            "that token verification saturates first: with an acceptance of 0.6 its sixth drafted "
+            "token is hardly ever reached. The formula is within a few hundredths of token "
+            "verification, although acceptance varies from context to context; block verification "
+            "is off it."
         ),
         source=(
             "Leviathan et al., arXiv 2211.17192, figure of E(tokens); Sun et al., arXiv "
@@ -198,10 +199,11 @@ register(
             "verification, exact along its path; with more, the compiled float32 verifiers run on "
             "drafts after held-out windows, several coins each. Bars are two standard errors over "
             "contexts, which the rules share.\n\n"
-            "Notice that the second draft gains most, that K-SEQ keeps ahead, and that block "
-            "verification gives one draft about a third of what a second draft would, for nothing. "
-            "Each doubling of K also doubles the tokens that the target reads: this axis is free "
-            "of hardware, walltime is not."
+            "Notice that each further draft gains less, that K-SEQ keeps a little ahead, that "
+            "matching samples throws most of it away, and that block verification gives one draft "
+            "almost half of what a second draft would, for nothing. Each doubling of K also "
+            "doubles the tokens that the target reads: this axis is free of hardware, walltime is "
+            "not."
         ),
         source="Sun et al., SpecTr, arXiv 2310.15141, block efficiency against K",
         profiles={
