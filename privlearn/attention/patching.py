@@ -44,6 +44,18 @@ class Patchable(Protocol):
 def attention_hook(attention: Callable[..., Array], **options: Any) -> Hook:
     """Turn an attention of this package, on (B, T, H, D), into a hook of a causal model.
 
+    Parameters
+    ----------
+    attention : callable
+        ``attention(q, k, v, is_causal=True, **options)``.
+    **options
+        Passed on to it.
+
+    Returns
+    -------
+    callable
+        ``hook(q, k, v) -> out`` on (B, H, T, D), compiled once for each shape and setting.
+
     Examples
     --------
     >>> import jax.numpy as jnp
@@ -55,14 +67,21 @@ def attention_hook(attention: Callable[..., Array], **options: Any) -> Hook:
     """
 
     def hook(q: Array, k: Array, v: Array) -> Array:
-        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
-        return attention(q, k, v, is_causal=True, **options).transpose(0, 2, 1, 3)
+        return _heads_first(attention, options, q, k, v)
 
     return hook
 
 
+@eqx.filter_jit  # one program for all layers, seeds and models of one shape: keys are arguments
+def _heads_first(
+    attention: Callable[..., Array], options: dict[str, Any], q: Array, k: Array, v: Array
+) -> Array:
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+    return attention(q, k, v, is_causal=True, **options).transpose(0, 2, 1, 3)
+
+
 def patch_with_hyper(model: M, layers: Sequence[int], *, rng: Array, **options: Any) -> M:
-    """The model with causal `hyper_attention` in some layers, each with randomness of its own.
+    """Give some layers of a model causal `hyper_attention`, each with randomness of its own.
 
     Parameters
     ----------
@@ -74,6 +93,25 @@ def patch_with_hyper(model: M, layers: Sequence[int], *, rng: Array, **options: 
         A typed JAX key; layer i uses ``jax.random.fold_in(rng, i)``.
     **options
         Of `hyper_attention`. Note its ``min_seq_len``: a text shorter than twice of it is exact.
+
+    Raises
+    ------
+    TypeError
+        If the model has no method ``with_attention``.
+    ValueError
+        If a layer is named twice.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from privlearn.decoding.models import TransformerConfig, TransformerLM
+    >>> config = TransformerConfig(vocab_size=16, d_model=16, n_layers=2, n_heads=2)
+    >>> model = TransformerLM.init(jax.random.key(0), config)
+    >>> patched = patch_with_hyper(
+    ...     model, [1], rng=jax.random.key(1), block=8, samples=8, min_seq_len=16
+    ... )
+    >>> patched(jax.numpy.zeros((1, 40), int)).shape
+    (1, 40, 16)
     """
     if not callable(getattr(model, "with_attention", None)):
         raise TypeError(
@@ -121,6 +159,23 @@ def collect_heads(
     """Queries, keys and values of every layer, (B, T, H, D), as a model makes them of texts.
 
     For `privlearn.attention.diagnosis.diagnose`. The model is run as it is, not compiled.
+
+    Parameters
+    ----------
+    model : Patchable
+    tokens : array of int, shape (B, T)
+    n_layers : int
+        How many layers the model has.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from privlearn.decoding.models import TransformerConfig, TransformerLM
+    >>> config = TransformerConfig(vocab_size=16, d_model=16, n_layers=2, n_heads=2)
+    >>> model = TransformerLM.init(jax.random.key(0), config)
+    >>> heads = collect_heads(model, jax.numpy.zeros((1, 10), int), n_layers=2)
+    >>> len(heads), heads[0][0].shape
+    (2, (1, 10, 2, 8))
     """
     found: list[tuple[Array, Array, Array]] = []
     exact = attention_hook(softmax_attention)
@@ -172,13 +227,31 @@ def losses_by_layers(
     return found
 
 
-def text_losses(model: Callable[[Array], Array], tokens: Array) -> Array:
-    """Mean negative log-likelihood of the tokens of each text, (B,), in nats."""
-    return jnp.stack([_text_loss(model, text) for text in tokens])
+def text_losses(model: Callable[[Array], Array], tokens: ArrayLike) -> Array:
+    """Mean negative log-likelihood of the tokens of each text, (B,), in nats.
+
+    Texts are read one by one. The model is called as it is: compiling the whole of it anew for
+    each set of patched layers would cost more than the few texts of a comparison; pass
+    ``jax.jit(model)`` to score many texts with one model.
+
+    Parameters
+    ----------
+    model : callable
+        Logits (1, T, V) of a text (1, T).
+    tokens : array of int, shape (B, T)
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> uniform = lambda tokens: jnp.zeros((*tokens.shape, 8))
+    >>> round(float(text_losses(uniform, jnp.ones((1, 5), int))[0]), 4)  # log 8
+    2.0794
+    """
+    return jnp.stack([_mean_loss(model(text[None]), text) for text in jnp.asarray(tokens)])
 
 
-@eqx.filter_jit  # the weights of a model are arguments, a plain function is a constant
-def _text_loss(model: Callable[[Array], Array], text: Array) -> Array:
-    logits = model(text[None])[0, :-1].astype(jnp.float32)
+@jax.jit
+def _mean_loss(logits: Array, text: Array) -> Array:
+    logits = logits[0, :-1].astype(jnp.float32)
     chosen = jnp.take_along_axis(logits, text[1:, None], axis=1)[:, 0]
     return (jax.nn.logsumexp(logits, axis=1) - chosen).mean()

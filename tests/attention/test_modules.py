@@ -13,8 +13,8 @@ from privlearn.attention import (
 )
 
 
-def heads(n=11, kv_heads=2):
-    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 2, n, 8))
+def heads(n=11, kv_heads=1):
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, n, 8)).astype(np.float32)
     return q, k[:, :kv_heads], v[:, :kv_heads]
 
 
@@ -22,32 +22,40 @@ def module(**options):
     return PolysketchAttention.init(jax.random.key(1), 8, r=4, block=4, **options)
 
 
+call = jax.jit(lambda module, *heads: module(*heads))  # shared: compiled once for each structure
+
+
 def test_modules_are_the_functions_with_heads_first():
-    q, k, v = heads(kv_heads=1)
+    q, k, v = heads()
     tokens_first = [jnp.swapaxes(x, 1, 2) for x in (q, k, v)]
-    ours = module()
-    expected = polysketch_attention(*tokens_first, sketch=ours.sketch, is_causal=True, block=4)
-    np.testing.assert_array_equal(ours(q, k, v), jnp.swapaxes(expected, 1, 2))
-    expected = polynomial_attention(*tokens_first, degree=2, is_causal=True)
-    found = PolynomialAttention(degree=2)(q, k, v)
-    np.testing.assert_array_equal(found, jnp.swapaxes(expected, 1, 2))
+    ours, exact = module(), PolynomialAttention(degree=2)
+
+    @jax.jit
+    def functions(sketch, q, k, v):
+        sketched = polysketch_attention(q, k, v, sketch=sketch, is_causal=True, block=4)
+        return sketched, polynomial_attention(q, k, v, degree=2, is_causal=True)
+
+    expected = functions(ours.sketch, *tokens_first)
+    for one, other in zip((ours, exact), expected, strict=True):
+        np.testing.assert_allclose(call(one, q, k, v), jnp.swapaxes(other, 1, 2), atol=1e-6)
 
 
 def test_prefill_and_step_of_a_module_equal_its_call():
     q, k, v = heads()
     ours = module()
-    whole = ours(q, k, v)
-    first, state = ours.prefill(*(x[:, :, :10] for x in (q, k, v)))
-    last, _ = ours.step(state, *(x[:, :, 10:] for x in (q, k, v)))
+    whole = call(ours, q, k, v)
+    step = jax.jit(lambda state, *token: ours.step(state, *token))
+    first, state = jax.jit(ours.prefill)(*(x[:, :, :10] for x in (q, k, v)))
+    last, _ = step(state, *(x[:, :, 10:] for x in (q, k, v)))
     np.testing.assert_allclose(jnp.concatenate([first, last], axis=2), whole, atol=1e-6)
-    alone, _ = ours.step(ours.init_state(1, 2, 8), *(x[:, :, :1] for x in (q, k, v)))
+    alone, _ = step(ours.init_state(1, 1, 8), *(x[:, :, :1] for x in (q, k, v)))
     np.testing.assert_allclose(alone, whole[:, :, :1], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "learned"])
 def test_only_a_learned_sketch_is_trained(kind):
-    q, k, v = heads()
-    grads = jax.grad(lambda m: jnp.sum(m(q, k, v) ** 2))(module(kind=kind))
+    q, k, v = heads(n=5)
+    grads = jax.jit(jax.grad(lambda m: jnp.sum(m(q, k, v) ** 2)))(module(kind=kind))
     moved = [bool(jnp.any(g != 0)) for g in jax.tree.leaves(grads)]
     assert moved
     assert all(m == (kind == "learned") for m in moved)
@@ -59,7 +67,7 @@ def test_modules_fit_into_a_transformer_by_its_hook():
         vocab_size=16, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, context=16
     )
     model = models.TransformerLM.init(jax.random.key(0), config)
-    patched = model.with_attention(module(kind="learned"), layers=[1])
+    patched = model.with_attention(module(), layers=[1])
     tokens = jnp.arange(12)[None] % 16
     run = jax.jit(lambda model, tokens: model(tokens))
     before, after = run(patched, tokens), run(patched, tokens.at[0, 7:].set(1))

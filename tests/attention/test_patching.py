@@ -58,6 +58,21 @@ def test_exact_patch_changes_the_model():
     np.testing.assert_allclose(patched(TOKENS), toy()(TOKENS), atol=1e-6)
 
 
+def test_hooks_of_one_shape_are_compiled_each():
+    traced = []
+
+    def attention(q, k, v, *, is_causal, rng):
+        traced.append(is_causal)
+        return softmax_attention(q, k, v, is_causal=is_causal)
+
+    model = toy(3)
+    for layer in range(3):
+        hook = attention_hook(attention, rng=jax.random.key(layer))
+        model = model.with_attention(hook, layers=[layer])
+    np.testing.assert_allclose(model(TOKENS), toy(3)(TOKENS), atol=1e-6)
+    assert traced == [True]
+
+
 def test_losses_by_layers_are_not_those_of_the_patched_models():
     rng = jax.random.key(1)
     found = losses_by_layers(toy(), TOKENS, [1, 0], rng=rng, counts=[0, 2], **OPTIONS)

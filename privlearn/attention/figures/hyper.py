@@ -1,4 +1,4 @@
-"""HyperAttention: error against samples, what a diagnosis tells, time, and a patched model."""
+"""HyperAttention: its error against the number of samples, and its time against the length."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from privlearn.attention.figures.scaling import crossing_marks
 from privlearn.figures import Figure, register
 from privlearn.figures.marks import Series, dots, error_bars, pick_in_legend, theory_line
 
 PAPER = "Han et al., ICLR 2024, arXiv 2310.05869"
 _WIDTH, _OUT = 64, 16
-_SOURCES = (
+SOURCES = (
     "planted clusters",
     "independent normal",
     "digits, logits to 10",
@@ -25,7 +26,7 @@ _SOURCES = (
 )
 
 
-def _data(name: str, n: int, seed: int) -> tuple[Any, Any, Any]:
+def example(name: str, n: int, seed: int) -> tuple[Any, Any, Any]:
     """Queries, keys (n, 64), values (n, 16), for a scale of 1/8."""
     rng = np.random.default_rng(seed)
     if name.startswith("digits"):
@@ -73,7 +74,7 @@ def error_table(
 
     rows = []
     for source in sources:
-        q, k, v = (x[:, None] for x in _data(source, n, seed))
+        q, k, v = (x[:, None] for x in example(source, n, seed))
         truth = exact(q, k, v)
         predicted = [
             float(diagnose(q, k, v, rng=key, block=block, samples=1).error[0, 0]) ** 2
@@ -90,7 +91,7 @@ def error_table(
 
 def draw_error(table: pl.DataFrame) -> alt.LayerChart:
     """Prediction as lines, measurement as dots."""
-    series = Series("data", title="Queries, keys, values", order=_SOURCES)
+    series = Series("data", title="Queries, keys, values", order=SOURCES)
     x = alt.X("samples:Q", title="Samples m").scale(type="log", base=2, nice=False)
     axis = alt.Y(title="Relative error of the output").scale(type="log")
     chart = (
@@ -119,12 +120,12 @@ register(
         source=f"{PAPER}, theorem 1 (rate); first-order level re-derived",
         profiles={
             "quick": {
-                "n": 512, "block": 64, "samples": (16, 64, 256), "sources": _SOURCES,
+                "n": 512, "block": 64, "samples": (16, 64, 256), "sources": SOURCES,
                 "n_trials": 24, "seed": 0,
             },
             "paper": {
                 "n": 1792, "block": 128, "samples": (16, 32, 64, 128, 256, 512, 1024),
-                "sources": _SOURCES, "n_trials": 200, "seed": 0,
+                "sources": SOURCES, "n_trials": 200, "seed": 0,
             },
         },
         compute=error_table,
@@ -132,87 +133,6 @@ register(
         claims=("attention/hyper-output-error", "attention/hyper-row-sum*"),
     )
 )  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------- diagnosis
-
-
-def diagnosis_table(
-    *, n: int, n_texts: int, length: int, block_share: int, seed: int
-) -> pl.DataFrame:
-    """Alpha, kappa, share of the blocks and predicted error: synthetic, digits, a trained model."""
-    import jax
-
-    from privlearn.attention.diagnosis import Diagnosis, diagnose
-    from privlearn.attention.patching import collect_heads
-    from privlearn.decoding.family import load_model, sample_prompts
-
-    rows: list[tuple[Any, ...]] = []
-
-    def add(source: str, found: Diagnosis, layer: int | None = None) -> None:
-        for head in range(found.alpha.shape[1]):
-            pick = [getattr(found, x)[:, head] for x in ("alpha", "kappa", "block_share", "error")]
-            alpha, kappa, share, error = (float(np.median(x)) for x in pick)
-            rows.append((source, layer, head, alpha / found.n_keys, kappa, share, error))
-
-    for source in _SOURCES:
-        q, k, v = (x[:, None] for x in _data(source, n, seed))
-        size = n // block_share
-        found = diagnose(q, k, v, rng=jax.random.key(seed), block=size, samples=size)
-        add(source, found)
-    model = load_model("target")
-    tokens = sample_prompts(n_texts, length, seed=seed)
-    size = length // 2 // block_share
-    for layer, (q, k, v) in enumerate(collect_heads(model, tokens, model.config.n_layers)):
-        found = diagnose(
-            q, k, v, rng=jax.random.key(seed), block=size, samples=size, is_causal=True
-        )
-        add("trained language model", found, layer + 1)
-    columns = ["source", "layer", "head", "alpha", "kappa", "block_share", "error"]
-    table = pl.DataFrame(rows, schema=columns, orient="row")
-    return table.with_columns(kappa=pl.when(pl.col("kappa").is_finite()).then("kappa"))
-
-
-def draw_diagnosis(table: pl.DataFrame) -> alt.HConcatChart:
-    """One dot a head: the error to expect against alpha, and against the share of the blocks."""
-    series = Series("source", title="Source")
-    axis = alt.Y(title="Predicted relative error").scale(type="log")
-    alpha = alt.X("alpha:Q", title="alpha / number of keys").scale(type="log")
-    share = alt.X("block_share:Q", title="Attention within the hash blocks").scale(domain=(0, 1))
-    panels = [
-        dots(table, x, "error", series=series, axis=axis).properties(width=300, height=280)
-        for x in (alpha, share)
-    ]
-    return pick_in_legend(alt.hconcat(*panels), series)
-
-
-register(
-    Figure(
-        name="attention-hyper-diagnosis",
-        topic="attention",
-        title="What a user can measure before approximating",
-        caption=(
-            "One dot for each head (median over texts for the model): the relative error to expect "
-            "with blocks and samples of 1/8 of the keys, against alpha (how much attention the "
-            "most attended key draws; 1 would be one key for each query) and against the share of "
-            "attention that the hash blocks catch (chance: 1/8). Planted clusters and digits are "
-            "caught, and suit the method. The model is the package's small trained language model, "
-            "in which the second half of each text looks at the first half: notice that its alpha "
-            "spreads over two orders of magnitude while the hash catches hardly more than chance, "
-            "so that the sample carries everything and the error is large in every head. Texts of "
-            "256 tokens are short for this method; the figure shows how the "
-            "numbers are read, not that such a model should be approximated. The tooltip has kappa."
-        ),
-        source=f"{PAPER}, section 4.3 (alpha); predicted error re-derived",
-        profiles={
-            "quick": {"n": 512, "n_texts": 2, "length": 256, "block_share": 8, "seed": 0},
-            "paper": {"n": 1792, "n_texts": 32, "length": 256, "block_share": 8, "seed": 0},
-        },
-        compute=diagnosis_table,
-        draw=draw_diagnosis,
-        claims=("attention/hyper-output-error",),
-    )
-)
 
 
 # ------------------------------------------------------------------------------------------- time
@@ -267,8 +187,10 @@ def draw_time(table: pl.DataFrame) -> alt.HConcatChart:
     panels = []
     for form in table["form"].unique(maintain_order=True):
         part = table.filter(pl.col("form") == form)
-        layers = theory_line(part, x, "milliseconds", series=series, axis=axis) + dots(
-            part, x, "milliseconds", series=series, axis=axis
+        layers = (
+            theory_line(part, x, "milliseconds", series=series, axis=axis)
+            + dots(part, x, "milliseconds", series=series, axis=axis)
+            + crossing_marks(part, x, "milliseconds", series=series, axis=axis, exact="exact")
         )
         panels.append(layers.properties(title=form, width=300, height=280))
     return pick_in_legend(alt.hconcat(*panels).resolve_scale(y="shared"), series)
@@ -299,85 +221,5 @@ register(
         },
         compute=time_table,
         draw=draw_time,
-    )
-)  # fmt: skip
-
-
-# -------------------------------------------------------------------------------- patched layers
-
-
-def patched_table(
-    *,
-    n_texts: int,
-    length: int,
-    min_seq_len: int,
-    variants: Sequence[tuple[int, int]],
-    counts: Sequence[int],
-    seed: int,
-) -> pl.DataFrame:
-    """Extra nats per token of a trained model with its last layers approximated."""
-    import jax
-
-    from privlearn.attention.patching import losses_by_layers
-    from privlearn.decoding.family import load_model, sample_prompts
-
-    model, tokens = load_model("target"), sample_prompts(n_texts, length, seed=seed)
-    last_first = range(model.config.n_layers - 1, -1, -1)
-    rows = []
-    for block, samples in variants:
-        found = losses_by_layers(
-            model, tokens, last_first, rng=jax.random.key(seed), block=block, samples=samples,
-            lsh_projs=5, min_seq_len=min_seq_len, counts=counts,
-        )  # fmt: skip
-        for one in found:
-            extra = one.by_text - found[0].by_text
-            stderr = extra.std(ddof=1) / len(extra) ** 0.5
-            label = f"blocks of {block}, {samples} samples"
-            rows.append((label, one.n_layers, one.perplexity, float(extra.mean()), float(stderr)))
-    columns = ["variant", "layers", "perplexity", "extra", "stderr"]
-    return pl.DataFrame(rows, schema=columns, orient="row")
-
-
-def draw_patched(table: pl.DataFrame) -> alt.LayerChart:
-    """A line a variant."""
-    series = Series("variant", title="HyperAttention with")
-    x = alt.X("layers:O", title="Layers replaced, last ones first").axis(labelAngle=0)
-    axis = alt.Y(title="Extra nats per token")
-    chart = (
-        theory_line(table, x, "extra", series=series, axis=axis)
-        + error_bars(table, x, "extra", stderr="stderr", series=series, axis=axis)
-        + dots(table, x, "extra", series=series, axis=axis)
-    )
-    return pick_in_legend(chart.properties(width=420, height=300), series)
-
-
-register(
-    Figure(
-        name="attention-hyper-patched",
-        topic="attention",
-        title="A trained model with some layers approximated",
-        caption=(
-            "Increase of the loss (nats per token; the tooltip has the perplexity, per token of "
-            "the model's own vocabulary) when the last layers of the package's small trained "
-            "language model get HyperAttention instead of the softmax attention that they were "
-            "trained with. Bars: two standard errors over texts, paired with the same text in the "
-            "unpatched model. The model reads 256 tokens, which is short for this method: leaves "
-            "of the recursion are 64 tokens here and 4,096 in the paper, so the figure shows the "
-            "experiment in small, not the paper's numbers. Without samples, what is outside the "
-            "blocks is lost, and the damage grows."
-        ),
-        source=f"{PAPER}, figure 3, on a small model",
-        profiles={
-            "quick": {
-                "n_texts": 12, "length": 256, "min_seq_len": 64, "variants": ((16, 16),),
-                "counts": (0, 2, 4), "seed": 0,
-            },
-            "paper": {
-                "n_texts": 100, "length": 256, "min_seq_len": 64,
-                "variants": ((16, 16), (16, 64), (16, 0)), "counts": (0, 1, 2, 3, 4), "seed": 0,
-            },
-        },
-        compute=patched_table,
-        draw=draw_patched,
     )
 )  # fmt: skip

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 
 from privlearn.attention import theory
 from privlearn.attention.polynomial import polynomial_attention
@@ -31,12 +32,16 @@ from privlearn.figures.marks import (
 FORMS = Series(
     "attention",
     title="Attention",
-    order=("softmax, blocked", "polynomial, exact", "random sketch", "learned sketch + blocks"),
-)
+    order=(
+        "softmax, blocked", "polynomial, exact", "random sketch", "learned sketch + blocks",
+        "HyperAttention",
+    ),
+)  # fmt: skip
 
 
-def forms(head_size: int, r: int, block: int) -> dict[str, Callable[..., jax.Array]]:
+def forms(head_size: int, r: int, block: int, leaf: int) -> dict[str, Callable[..., jax.Array]]:
     """The causal attentions to measure, by their name in the legend."""
+    from privlearn.attention.hyper import hyper_attention
     from privlearn.attention.softmax import softmax_attention
 
     kinds: tuple[Kind, ...] = ("gaussian", "learned")
@@ -47,7 +52,56 @@ def forms(head_size: int, r: int, block: int) -> dict[str, Callable[..., jax.Arr
         FORMS.order[1]: partial(polynomial_attention, is_causal=True),
         FORMS.order[2]: partial(sketched, sketch=sketches[0], local_exact=False),
         FORMS.order[3]: partial(sketched, sketch=sketches[1]),
+        FORMS.order[4]: partial(
+            hyper_attention, rng=jax.random.key(1), is_causal=True, min_seq_len=leaf
+        ),
     }
+
+
+def crossing(n: ArrayLike, ours: ArrayLike, theirs: ArrayLike) -> float | None:
+    """Length from which one measured line stays below another; None if there is none in between.
+
+    Interpolated between measured lengths, linearly in logarithms.
+
+    Examples
+    --------
+    >>> crossing([1, 2, 4], ours=[2, 2, 2], theirs=[1, 2**0.5, 4])
+    2.5198420997897464
+    >>> crossing([1, 2, 4], ours=[1, 1, 1], theirs=[2, 2, 2])
+    """
+    length, one, other = (np.log(np.asarray(x, float)) for x in (n, ours, theirs))
+    gap = one - other
+    above = np.flatnonzero(gap > 0)
+    if not len(above) or above[-1] == len(gap) - 1:
+        return None
+    i = above[-1]
+    share = gap[i] / (gap[i] - gap[i + 1])
+    return float(np.exp(length[i] + share * (length[i + 1] - length[i])))
+
+
+def crossing_marks(
+    frame: pl.DataFrame, x: alt.X, y: str, *, series: Series, axis: alt.Y, exact: str
+) -> alt.Chart:
+    """The lengths at which lines fall below that of an exact attention, written where they do."""
+    rows = []
+    theirs = frame.filter(pl.col(series.field) == exact).sort("n")
+    for name in series.order:
+        ours = frame.filter(pl.col(series.field) == name).sort("n")
+        if name == exact or ours["n"].to_list() != theirs["n"].to_list():
+            continue
+        at = crossing(ours["n"], ours[y], theirs[y])
+        if at is not None:
+            level = np.exp(np.interp(np.log(at), np.log(ours["n"]), np.log(ours[y])))
+            rows.append((name, at, float(level), f"{at:,.0f}"))
+    found = pl.DataFrame(
+        rows, {series.field: str, "n": float, y: float, "crossing": str}, orient="row"
+    )
+    marks = alt.Chart(found).mark_text(dy=14, fontWeight="bold", tooltip=None)
+    vertical = axis.copy(deep=False)
+    vertical.shorthand = f"{y}:Q"
+    return marks.encode(
+        x=x, y=vertical, text="crossing:N", color=series.color(frame), opacity=series.opacity()
+    )
 
 
 def _temporaries(compiled: Any) -> int:
@@ -56,15 +110,16 @@ def _temporaries(compiled: Any) -> int:
 
 
 def table(
-    *, lengths: Sequence[int], dense_up_to: int, head_size: int, r: int, block: int, repeats: int
-) -> pl.DataFrame:
+    *, lengths: Sequence[int], dense_up_to: int, head_size: int, r: int, block: int, leaf: int,
+    repeats: int,
+) -> pl.DataFrame:  # fmt: skip
     """Seconds and bytes of temporaries of forward with backward, one head, runs alternating."""
     rows = []
     for n in lengths:
         rng = np.random.default_rng(n)
         given = [jnp.asarray(rng.standard_normal((1, n, 1, head_size)), jnp.float32)] * 3
         compiled = {}
-        for name, form in forms(head_size, r, block).items():
+        for name, form in forms(head_size, r, block, leaf).items():
             if "polynomial" in name and n > dense_up_to:
                 continue
             loss = jax.grad(lambda *x, f=form: jnp.sum(f(*x) ** 2), argnums=(0, 1, 2))
@@ -100,6 +155,7 @@ def draw(frame: pl.DataFrame) -> alt.HConcatChart:
         theory_line(frame, x, "median", series=FORMS, axis=axis)
         + error_bars(frame, x, "median", stderr=("least", "most"), series=FORMS, axis=axis)
         + dots(frame, x, "median", series=FORMS, axis=axis)
+        + crossing_marks(frame, x, "median", series=FORMS, axis=axis, exact=FORMS.order[0])
         + reference(x=theory.break_even_length(local_exact=False), label="equal operations")
     )
     memory = alt.Y(title="Bytes of temporaries per token").scale(type="log")
@@ -132,11 +188,11 @@ register(
         profiles={
             "quick": {
                 "lengths": (1024, 4096), "dense_up_to": 1024, "head_size": 64, "r": 32,
-                "block": 128, "repeats": 3,
+                "block": 128, "leaf": 1024, "repeats": 3,
             },
             "paper": {
                 "lengths": (512, 1024, 2048, 4096, 8192, 16384, 32768), "dense_up_to": 8192,
-                "head_size": 64, "r": 32, "block": 128, "repeats": 7,
+                "head_size": 64, "r": 32, "block": 128, "leaf": 1024, "repeats": 5,
             },
         },
         compute=table,
