@@ -8,13 +8,18 @@ jax       `jax.nn.dot_product_attention`, to 8k: on a CPU it holds every score i
 torch     `torch.nn.functional.scaled_dot_product_attention`, where torch is installed
 
 1. Milliseconds, forward and forward + backward; contenders take turns, so that a slow minute hits
-   all of them; least and median of the runs. Compilation is reported apart. "x exact": the best of
-   the exact contenders (exact, jax, torch) over this one, by least times. "share of peak": FLOPs
-   that the method needs (not those of exact attention), over time, over the speed of a
-   2048 x 2048 matrix product measured in the same run; sorting and gathering count as nothing.
+   all of them; least and median of the runs (7 at 4k and less, 5 to 16k, 2 at 32k, 1 at 64k).
+   Compilation is reported apart. "x exact": the best of the exact contenders (exact, jax, torch)
+   over this one, by least times. "bwd/fwd": time of the backward pass alone over that of the
+   forward pass. "of peak": FLOPs that the method needs (not those of exact attention), over time,
+   over the speed of a 2048 x 2048 matrix product measured in the same run; sorting and gathering
+   count as nothing. "of memory": bytes that the method cannot avoid to move between its arrays,
+   over time, over the speed of copying a large array: small, so arithmetic is what bounds it.
 2. Error beside time: relative Frobenius error of the output on planted clusters and on independent
    normal data, where attention has nothing to find.
 3. Peak memory of one call above inputs and compiled program, each point in a fresh process.
+
+All of it takes about five minutes on two cores.
 
 `--reduced` is a quick functional run whose numbers mean nothing. `--device gpu` measures the same
 contenders in bfloat16 on an NVIDIA GPU, with cuDNN attention and the Pallas kernel beside.
@@ -67,7 +72,7 @@ def methods(causal: bool, leaf: int, device: str) -> dict[str, Callable]:
         hyper_attention, rng=jax.random.key(0), block=BLOCK, samples=BLOCK, is_causal=causal,
         min_seq_len=leaf if causal else 1,
     )  # fmt: skip
-    found = {
+    found: dict[str, Callable] = {
         "exact": functools.partial(softmax_attention, is_causal=causal),
         "jax": functools.partial(jax.nn.dot_product_attention, is_causal=causal),
         "hyper": hyper,
@@ -110,16 +115,22 @@ def torch_calls(arrays: list[np.ndarray], causal: bool, backward: bool) -> Calla
     return call
 
 
-def peak_flops() -> float:
+def peaks() -> tuple[float, float]:
+    """The machine's own FLOP/s and bytes/s: a matrix product and a copy of 256 MB."""
+
+    def least(f: Callable, x: jax.Array) -> float:
+        f = jax.jit(f)
+        jax.block_until_ready(f(x))
+        seconds = []
+        for _ in range(7):
+            start = time.perf_counter()
+            jax.block_until_ready(f(x))
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
     a = jax.random.normal(jax.random.key(0), (2048, 2048))
-    product = jax.jit(lambda a: a @ a)
-    jax.block_until_ready(product(a))
-    seconds = []
-    for _ in range(7):
-        start = time.perf_counter()
-        jax.block_until_ready(product(a))
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(seconds)
+    large = jnp.zeros(2**26)
+    return 2 * 2048**3 / least(lambda a: a @ a, a), 2 * large.nbytes / least(jnp.negative, large)
 
 
 def measure(
@@ -143,9 +154,13 @@ def measure(
     slow = backward and n > 16384  # PyTorch's backward pass on a CPU takes a minute there
     if options.device == "cpu" and importlib.util.find_spec("torch") and not slow:
         calls["torch"] = torch_calls(arrays, causal, backward)
-    for call in calls.values():
-        call()
-    repeats = 1 if options.reduced else 5 if n <= 16384 else 3
+    repeats = next(r for most, r in ((4096, 7), (16384, 5), (32768, 2), (n, 1)) if n <= most)
+    if backward or heads > 1:
+        repeats = -(-repeats // 2)
+    if n * heads <= 32768:  # a first call finds its pages unmapped, which long ones do not notice
+        for call in calls.values():
+            call()
+    repeats = 1 if options.reduced else repeats
     for _ in range(repeats):
         for name, call in calls.items():
             start = time.perf_counter()
@@ -154,22 +169,41 @@ def measure(
     return seconds
 
 
-def own_flops(name: str, n: int, causal: bool, backward: bool, leaf: int) -> float:
+def own_work(name: str, n: int, causal: bool, backward: bool, leaf: int) -> tuple[float, float]:
+    """FLOPs and bytes of one head. The backward pass has 5 products for the forward pass's 2."""
+    row = 4.0 * D
     if name.startswith("hyper"):
         cost = {"block": BLOCK, "samples": BLOCK, "min_seq_len": leaf, "causal": causal}
-        return hyper_flops(n, D, D, **cost) * (3.5 if backward else 1)  # type: ignore[arg-type]
-    return exact_flops(n, D, D, causal=causal) * (3.5 if backward else 1)
+        flops = hyper_flops(n, D, D, **cost)  # type: ignore[arg-type]
+        levels = max(0, (n // leaf).bit_length() - 1) if causal else 2  # each of n / 2 tokens
+        # Queries, keys, values and outputs in, outputs out; the sample with every 1024 queries.
+        of_level = n / 2 * row * (5 + 2 * BLOCK / 1024)
+        return flops * (3.5 if backward else 1), levels * of_level * (3 if backward else 1)
+    flops = exact_flops(n, D, D, causal=causal)
+    passes = n / 2048 * (0.5 if causal else 1)  # of all keys and values, one a tile of queries
+    moved = n * row * (2 + 2 * passes) * (3 if backward else 1)
+    return flops * (3.5 if backward else 1), moved
+
+
+def lengths(heads: int, backward: bool, sizes: list[int]) -> list[int]:
+    """What is measured by default: everything for one head forward, less of the rest."""
+    most = 16384 if heads > 1 and backward else 32768 if heads > 1 or backward else 65536
+    of_few = (2048, 8192, 32768)
+    return [n for n in sizes if n <= most and (heads == 1 or n in of_few)]
 
 
 def show_times(options: argparse.Namespace, sizes: list[int]) -> None:
-    peak = peak_flops()
-    print(f"-- 1. times; a matrix product runs at {peak / 1e9:.0f} GFLOP/s; load {os.getloadavg()}")
+    flops, copied = peaks()
+    print(
+        f"-- 1. times; a matrix product runs at {flops / 1e9:.0f} GFLOP/s, a copy at "
+        f"{copied / 1e9:.1f} GB/s; load {os.getloadavg()}"
+    )
     for heads in (1,) if options.reduced else (1, 4):
         for causal in (False, True):
+            least: dict[tuple[str, int], float] = {}
             for backward in (False, True):
-                for n in sizes:
-                    if heads == 4 and n > 32768:
-                        continue
+                chosen = sizes if options.sizes else lengths(heads, backward, sizes)
+                for n in chosen:
                     seconds = measure(n, heads, causal, backward, options)
                     exact = min(min(seconds[x]) for x in ("exact", "jax", "torch") if x in seconds)
                     kind = "causal" if causal else "full"
@@ -177,13 +211,20 @@ def show_times(options: argparse.Namespace, sizes: list[int]) -> None:
                     for name, times in seconds.items():
                         if name.endswith("compile"):
                             continue
-                        work = heads * own_flops(name, n, causal, backward, options.leaf)
+                        best = min(times)
+                        work, moved = own_work(name, n, causal, backward, options.leaf)
                         built = seconds.get(f"{name} compile", [0.0])[0]
+                        ratio = ""
+                        if backward and (name, n) in least:
+                            ratio = f"bwd/fwd {best / least[name, n] - 1:4.1f}  "
+                        if not backward:
+                            least[name, n] = best
                         print(
-                            f"{title} {name:12} least {1e3 * min(times):9.1f} median "
-                            f"{1e3 * statistics.median(times):9.1f} ms  x exact "
-                            f"{exact / min(times):6.2f}  share of peak "
-                            f"{work / min(times) / peak:5.2f}  compile {built:5.1f} s",
+                            f"{title} {name:12} least {1e3 * best:8.1f} median "
+                            f"{1e3 * statistics.median(times):8.1f} ms  x exact "
+                            f"{exact / best:5.2f}  {ratio:14}of peak "
+                            f"{heads * work / best / flops:4.2f}  of memory "
+                            f"{heads * moved / best / copied:4.2f}  compile {built:4.1f} s",
                             flush=True,
                         )
 
@@ -193,7 +234,7 @@ def show_errors(options: argparse.Namespace, sizes: list[int]) -> None:
     for causal in (False, True):
         calls = methods(causal, options.leaf, "cpu")
         exact, hyper = (jax.jit(calls[name]) for name in ("exact", "hyper"))
-        for n in (n for n in sizes if n <= 32768):
+        for n in (n for n in sizes if options.sizes or n in (1024, 2048, 8192)):
             for name, draw in (("clusters", clustered), ("normal", independent)):
                 errors = []
                 for seed in range(1 if options.reduced else 3):
@@ -236,7 +277,10 @@ def show_memory(options: argparse.Namespace, sizes: list[int]) -> None:
             for backward in (False, True):
                 last = None
                 for n in sizes:
-                    if name == "exact" and backward and n > 16384:
+                    few = name == "exact" and (n > 32768 or (backward and n > 16384))
+                    if not (options.sizes or options.reduced) and (
+                        n < 8192 or few or (n == 8192 and not backward)
+                    ):
                         continue
                     point = [name, str(n), str(int(causal)), str(int(backward)), str(options.leaf)]
                     command = [sys.executable, __file__, "--point", *point]

@@ -42,7 +42,15 @@ from privlearn.attention.hyper_node import (
     tables,
 )
 from privlearn.attention.lsh import MAX_PROJECTIONS, bucket_places, draw_projections, stable_order
-from privlearn.attention.softmax import BLOCK, Shape, attend, from_rows, gradients, to_rows
+from privlearn.attention.softmax import (
+    BLOCK_K,
+    BLOCK_Q,
+    Shape,
+    attend,
+    from_rows,
+    gradients,
+    to_rows,
+)
 
 
 def hyper_attention(
@@ -147,7 +155,7 @@ def hyper_attention(
 
 def exact_shape(settings: Settings) -> Shape:
     """The exact attention that stands in for the approximation."""
-    return Shape(settings.scale, settings.causal, BLOCK, BLOCK)
+    return Shape(settings.scale, settings.causal, BLOCK_Q, BLOCK_K)
 
 
 def is_exact(n_queries: int, n_keys: int, settings: Settings) -> bool:
@@ -163,6 +171,7 @@ def depth(n: int, settings: Settings) -> int:
     return max(0, (n // least).bit_length() - 1)
 
 
+@functools.partial(jax.jit, static_argnums=(4, 5))
 def make_plan(
     rng: Array, q: Array, k: Array, k_ids: Array | None, lsh_projs: int, settings: Settings
 ) -> Plan:
@@ -212,7 +221,8 @@ def _level_orders(place: Array, which: int, levels: int, n_places: int) -> Array
         order = jnp.argsort(bucket, axis=-1, stable=True).astype(jnp.int32)
         return jnp.take_along_axis(jnp.broadcast_to(token, order.shape), order, axis=-1)
     # Node, bucket and place in the node in one number: sorting numbers needs no pairs.
-    return jnp.sort(bucket * half + at % half, axis=-1) % half + (2 * node + which) * half
+    order = jnp.sort(bucket * half + at % half, axis=-1, stable=False)
+    return order % half + (2 * node + which) * half
 
 
 def _level_counts(exists: Array, levels: int) -> Array:

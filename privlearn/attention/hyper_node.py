@@ -250,10 +250,12 @@ def add_levels(out: Array, lse: Array, x: Tables, lay: Layout, scale: float) -> 
     def body(index: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         out, lse = carry
         t = _step(x, lay, index, scale, exact)
-        s = jnp.einsum("cqd,ckd->cqk", t.q, t.k) + t.bias[:, None]
+        s = jnp.einsum("cqd,ckd->cqk", t.q, t.k)
         s = s if t.seen is None else jnp.where(t.seen, s, never(exact))
+        # Without the bias, so that it costs no pass over s: what it hides is in the block too, and
+        # a weight of n / m more than the maximum overflows nothing.
         top = s.max(axis=-1)
-        p = jnp.exp(s - top[..., None])
+        p = jnp.exp(s + t.bias[:, None] - top[..., None])
         o = jnp.einsum("cqk,ckd->cqd", p, t.v)
         part = (y.reshape(-1, *y.shape[2:]) for y in (o, top, p.sum(axis=-1)))
         new, new_lse = merged(rows_at(out, t.q_at), rows_at(lse, t.q_at), *part)
@@ -293,16 +295,16 @@ def add_gradients(
         t = _step(x, lay, index, scale, exact)
         c, n_q = t.q.shape[:2]
         d = rows_at(d_out, t.q_at).astype(exact).reshape(c, n_q, -1)
-        of_q = (rows_at(y, t.q_at).reshape(c, n_q, 1) for y in (lse, delta))
-        l, e = of_q
-        s = jnp.einsum("cqd,ckd->cqk", t.q, t.k) + t.bias[:, None]
-        s = s if t.seen is None else jnp.where(t.seen, s, never(exact))
+        # Scores stand on their side, (c, K, Q): two of the three products below need no transpose.
+        l, e = (rows_at(y, t.q_at).reshape(c, 1, n_q) for y in (lse, delta))
+        s = jnp.einsum("ckd,cqd->ckq", t.k, t.q) + t.bias[..., None]
+        s = s if t.seen is None else jnp.where(jnp.swapaxes(t.seen, 1, 2), s, never(exact))
         p = jnp.exp(s - l)
-        g = p * (jnp.einsum("cqd,ckd->cqk", d, t.v) - e)
-        to_q = jnp.einsum("cqk,ckd->cqd", g, t.k) * scale
+        g = p * (jnp.einsum("ckd,cqd->ckq", t.v, d) - e)
+        to_q = jnp.swapaxes(jnp.einsum("cdk,ckq->cdq", jnp.swapaxes(t.k, 1, 2), g), 1, 2) * scale
         dq = dq.at[t.q_at].add(to_q.reshape(c * n_q, -1), mode="drop", unique_indices=True)
-        dk = _spread(dk, jnp.einsum("cqk,cqd->ckd", g, t.q), t, lay)
-        dv = _spread(dv, jnp.einsum("cqk,cqd->ckd", p, d), t, lay)
+        dk = _spread(dk, jnp.einsum("ckq,cqd->ckd", g, t.q), t, lay)
+        dv = _spread(dv, jnp.einsum("ckq,cqd->ckd", p, d), t, lay)
         return dq, dk, dv
 
     L, R = x.q_at.shape[:2]

@@ -86,7 +86,7 @@ def stable_order(places: Array, n_places: int) -> Array:
         return jnp.argsort(places, axis=-1, stable=True).astype(jnp.int32)
     # Place and index in one number: a sort of single integers needs no comparison of pairs.
     index = jnp.arange(n, dtype=jnp.int32)
-    return jnp.sort(places.astype(jnp.int32) * n + index, axis=-1) % n
+    return jnp.sort(places.astype(jnp.int32) * n + index, axis=-1, stable=False) % n
 
 
 def inverse_order(order: Array) -> Array:

@@ -31,7 +31,7 @@ from privlearn.attention.arguments import (
 )
 
 #: Queries and keys of one tile; measured on two cores, float32, head size 64.
-BLOCK = 512
+BLOCK_Q, BLOCK_K = 2048, 256
 
 
 class Shape(NamedTuple):
@@ -92,8 +92,8 @@ def softmax_attention(
     is_causal: bool = False,
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
-    block_q: int = BLOCK,
-    block_k: int = BLOCK,
+    block_q: int = BLOCK_Q,
+    block_k: int = BLOCK_K,
     return_lse: bool = False,
     impl: Implementation = "auto",
 ) -> Array | tuple[Array, Array]:
@@ -114,7 +114,8 @@ def softmax_attention(
     segment_ids : array of int, shape (B, T), optional
         Documents packed into one row; runs of equal ids see only themselves.
     block_q, block_k : int
-        Queries (of one head) and keys of a tile; larger than the length means one tile.
+        Queries and keys of a tile; larger than the length means one tile. With several query
+        heads for one head of keys, the queries of all of them share a tile.
     return_lse : bool, default False
         Also give the log of the sum of exponentials of each query.
     impl : {"auto", "xla"}
@@ -208,8 +209,15 @@ def _tiles(q: Array, k: Array, shape: Shape) -> _Tiles:
     R, G, T, _ = q.shape
     S = k.shape[1]
     want_q = max(16, shape.block_q // G) if shape.block_q >= 16 else shape.block_q
-    n_q, n_k = -(-T // want_q), -(-S // shape.block_k)
-    b_q, b_k = (_even(-(-x // t), t) for x, t in ((T, n_q), (S, n_k)))
+    n_q = -(-T // want_q)
+    b_q = _even(-(-T // n_q), n_q)
+    if shape.causal:  # whole tiles of keys in a tile of queries: only the diagonal is cut
+        per = -(-b_q // shape.block_k)
+        b_k = _even(-(-b_q // per), n_q * per)
+        b_q, n_k = per * b_k, n_q * per
+    else:
+        n_k = -(-S // shape.block_k)
+        b_k = _even(-(-S // n_k), n_k)
     most = max(1, shape.block_q * shape.block_k // (G * b_q * b_k))
     rows = next(c for c in range(min(most, R), 0, -1) if R % c == 0)
     return _Tiles(b_q, b_k, n_q, n_k, rows)
@@ -251,6 +259,23 @@ def _cut_keys(x: Array, t: _Tiles, fill: int = 0) -> Array:
     return x.reshape(x.shape[0] // t.rows, t.rows, *x.shape[1:])
 
 
+def _from(x: Array, start: int, group: int) -> Array:
+    """The queries of a tile (rows, G q, ...) from one on, in each head."""
+    if start == 0:
+        return x
+    x = x.reshape(x.shape[0], group, -1, *x.shape[2:])[:, :, start:]
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def _put(x: Array, part: Array, start: int, group: int) -> Array:
+    """Write what `_from` reads."""
+    if start == 0:
+        return part
+    whole = x.reshape(x.shape[0], group, -1, *x.shape[2:])
+    part = part.reshape(x.shape[0], group, -1, *x.shape[2:])
+    return jnp.concatenate([whole[:, :, :start], part], axis=2).reshape(x.shape)
+
+
 class _Masks(NamedTuple):
     """Which pairs of a tile count: places, ids, and the number of keys that are no padding."""
 
@@ -267,19 +292,20 @@ class _Masks(NamedTuple):
         full = self.tiles.n_k * self.tiles.k == self.n_keys
         return not (full or self.shape.causal or self.k_ids is not None)
 
-    def hide(self, s: Array, i: Any, r: Any, j: Any) -> Array:
-        """Scores (rows, G q, k) of tile (i, j) of rows r, with hidden pairs at `never`."""
-        t, seen = self.tiles, jnp.ones((1, 1, 1), bool)
-        k_place = j * t.k + jnp.arange(t.k)
-        if self.shape.causal:
-            q_place = i * t.q + jnp.tile(jnp.arange(t.q), self.group)
+    def seen(self, i: Any, r: Any, j: Any, start: int = 0, *, causal: bool) -> Array:
+        """Which pairs of tile (i, j) of rows r count: (rows or 1, G (q - start) or 1, k)."""
+        t = self.tiles
+        seen, k_place = jnp.ones((1, 1, t.k), bool), j * t.k + jnp.arange(t.k)
+        if causal:
+            q_place = i * t.q + jnp.tile(jnp.arange(start, t.q), self.group)
             seen = seen & (k_place <= q_place[:, None])
         if self.ragged:
             seen = seen & (k_place < self.n_keys)
         if self.q_ids is not None and self.k_ids is not None:
             k_ids = lax.dynamic_slice_in_dim(self.k_ids[r], j * t.k, t.k, axis=1)
-            seen = seen & (self.q_ids[i, r][:, :, None] == k_ids[:, None])
-        return jnp.where(seen, s, never(s.dtype))
+            q_ids = _from(self.q_ids[i, r], start, self.group)
+            seen = seen & (q_ids[:, :, None] == k_ids[:, None])
+        return seen
 
 
 def _masks(q: Array, k: Array, q_ids: Any, k_ids: Any, t: _Tiles, shape: Shape) -> _Masks:
@@ -317,7 +343,7 @@ def attend(
 def _forward(
     q: Array, k: Array, v: Array, q_ids: Any, k_ids: Any, shape: Shape
 ) -> tuple[Array, Array]:
-    t, exact = _tiles(q, k, shape), accumulator(q.dtype)
+    t, exact, G = _tiles(q, k, shape), accumulator(q.dtype), q.shape[1]
     masks = _masks(q, k, q_ids, k_ids, t, shape)
     qs, ks, vs = _cut_queries(q, t), _cut_keys(k, t), _cut_keys(v, t)
     n_rows, size = ks.shape[0], qs.shape[3]
@@ -326,26 +352,33 @@ def _forward(
         i, r = index // n_rows, index % n_rows
         qi = qs[i, r].astype(exact) * shape.scale
 
-        def step(j: Any, carry: tuple[Array, Array, Array], masked: bool) -> Any:
-            o, m, l = carry
+        def step(j: Any, carry: Any, masked: bool, causal: bool = False, start: int = 0) -> Any:
+            o, m, l = (_from(x, start, G) for x in carry)
             kj, vj = (
                 lax.dynamic_slice_in_dim(x[r], j * t.k, t.k, axis=1).astype(exact) for x in (ks, vs)
             )
-            s = jnp.einsum("rqd,rkd->rqk", qi, kj)
-            s = masks.hide(s, i, r, j) if masked else s
+            s = jnp.einsum("rqd,rkd->rqk", _from(qi, start, G), kj)
+            if masked:
+                s = jnp.where(masks.seen(i, r, j, start, causal=causal), s, never(exact))
             top = jnp.maximum(m, s.max(axis=-1))
             p, shrink = jnp.exp(s - top[..., None]), jnp.exp(m - top)
             o = o * shrink[..., None] + jnp.einsum("rqk,rkd->rqd", p, vj)
-            return o, top, l * shrink + p.sum(axis=-1)
+            new = (o, top, l * shrink + p.sum(axis=-1))
+            return tuple(_put(x, y, start, G) for x, y in zip(carry, new, strict=True))
 
-        carry = (
+        carry: Any = (
             jnp.zeros((t.rows, size, v.shape[-1]), exact),
             jnp.full((t.rows, size), never(exact), exact),
             jnp.zeros((t.rows, size), exact),
         )
         free, stop = _key_range(masks, i)
-        carry = lax.fori_loop(0, free, functools.partial(step, masked=False), carry)
-        carry = lax.fori_loop(free, stop, functools.partial(step, masked=True), carry)
+        known = functools.partial(step, masked=masks.k_ids is not None)
+        carry = lax.fori_loop(0, free, known, carry)
+        if shape.causal:  # on the diagonal: a tile of keys meets the queries behind its first
+            for part in range(t.q // t.k):
+                carry = step(free + part, carry, True, True, part * t.k)
+        else:
+            carry = lax.fori_loop(free, stop, functools.partial(step, masked=True), carry)
         o, top, total = carry
         return finished(o, top, total, q.dtype)
 
@@ -354,15 +387,23 @@ def _forward(
     return _join_queries(out, t, q), _join_queries(lse, t, q)
 
 
-def _key_range(masks: _Masks, i: Any) -> tuple[Any, Any]:
-    """Tiles of keys [0, free) that all queries of tile i see whole, and [free, stop) in part."""
+def _key_range(masks: _Masks, i: Any) -> tuple[Any, int]:
+    """Tiles of keys [0, free) whose pairs with tile i of queries all count, but for ids."""
     t = masks.tiles
-    stop = jnp.minimum(((i + 1) * t.q + t.k - 1) // t.k, t.n_k) if masks.shape.causal else t.n_k
-    if masks.k_ids is not None:
-        return 0, stop
     if masks.shape.causal:
-        return jnp.minimum((i * t.q + 1) // t.k, stop), stop
+        return i * (t.q // t.k), t.n_k
     return (t.n_k - 1 if masks.ragged else t.n_k), t.n_k
+
+
+def _backward_shape(shape: Shape) -> Shape:
+    """Tiles of the backward pass: nearer to squares, and squares in the causal form.
+
+    It cuts the diagonal tiles no further, and works on two arrays of scores at once.
+    """
+    q, k = max(1, shape.block_q // 2), shape.block_k * 2
+    if shape.causal:
+        q = k = max(1, max(q, k) // 2)
+    return shape._replace(block_q=q, block_k=k)
 
 
 def _saved(
@@ -411,6 +452,7 @@ def gradients(
     dq, dk, dv : Array
         In the precision of sums.
     """
+    shape = _backward_shape(shape)
     t, exact = _tiles(q, k, shape), accumulator(q.dtype)
     masks = _masks(q, k, q_ids, k_ids, t, shape)
     # A query without keys has P = 0 below; no NaN may come in through what it was given.
@@ -424,46 +466,45 @@ def gradients(
             kj, vj = (
                 lax.dynamic_slice_in_dim(x[r], j * t.k, t.k, axis=1).astype(exact) for x in (ks, vs)
             )
+            k_down = jnp.swapaxes(kj, 1, 2)
 
-            def step(i: Any, carry: tuple[Array, Array, Array], masked: bool) -> Any:
+            def step(i: Any, carry: tuple[Array, Array, Array], masked: bool, causal: bool) -> Any:
+                # Scores stand on their side, (rows, k, G q), and so does dq: then no product
+                # below has to transpose a large array.
                 dq, dk, dv = carry
                 qi, di = qs[i, r].astype(exact) * shape.scale, ds[i, r].astype(exact)
-                s = jnp.einsum("rqd,rkd->rqk", qi, kj)
-                s = masks.hide(s, i, r, j) if masked else s
-                p = jnp.exp(s - ls[i, r][..., None])
-                dv = dv + jnp.einsum("rqk,rqd->rkd", p, di)
-                dp = jnp.einsum("rqd,rkd->rqk", di, vj)
-                g = p * (dp - es[i, r][..., None])
-                dk = dk + jnp.einsum("rqk,rqd->rkd", g, qi)
-                add = jnp.einsum("rqk,rkd->rqd", g, kj) * shape.scale
+                s = jnp.einsum("rkd,rqd->rkq", kj, qi)
+                if masked:
+                    seen = jnp.swapaxes(masks.seen(i, r, j, causal=causal), 1, 2)
+                    s = jnp.where(seen, s, never(exact))
+                p = jnp.exp(s - ls[i, r][:, None])
+                dv = dv + jnp.einsum("rkq,rqd->rkd", p, di)
+                dp = jnp.einsum("rkd,rqd->rkq", vj, di)
+                g = p * (dp - es[i, r][:, None])
+                dk = dk + jnp.einsum("rkq,rqd->rkd", g, qi)
+                add = jnp.einsum("rdk,rkq->rdq", k_down, g) * shape.scale
                 return dq.at[i, r].add(add), dk, dv
 
             carry = (dq, jnp.zeros_like(kj), jnp.zeros_like(vj))
-            start, free = _query_range(masks, j)
-            carry = lax.fori_loop(start, free, functools.partial(step, masked=True), carry)
-            carry = lax.fori_loop(free, t.n_q, functools.partial(step, masked=False), carry)
+            start = j // (t.q // t.k) if shape.causal else 0
+            hidden = masks.k_ids is not None or masks.ragged
+            if shape.causal:
+                carry = step(start, carry, True, True)
+                start = start + 1
+            of_rest = functools.partial(step, masked=hidden, causal=False)
+            carry = lax.fori_loop(start, t.n_q, of_rest, carry)
             return carry[0], carry[1:]
 
         return lax.scan(keys, dq, jnp.arange(t.n_k))
 
-    dq, (dk, dv) = lax.scan(rows, jnp.zeros(qs.shape, exact), jnp.arange(ks.shape[0]))
+    lying = jnp.zeros((*qs.shape[:3], qs.shape[4], qs.shape[3]), exact)
+    dq, (dk, dv) = lax.scan(rows, lying, jnp.arange(ks.shape[0]))
     # (R / rows, n_k, rows, k, H) -> (R, S, H)
     dk, dv = (
         jnp.moveaxis(x, 1, 2).reshape(k.shape[0], t.n_k * t.k, -1)[:, : k.shape[1]]
         for x in (dk, dv)
     )
-    return _join_queries(dq, t, q), dk, dv
-
-
-def _query_range(masks: _Masks, j: Any) -> tuple[Any, Any]:
-    """Tiles of queries [start, free) that see a part of tile j of keys, and [free, n_q) all."""
-    t = masks.tiles
-    start = (j * t.k) // t.q if masks.shape.causal else 0
-    if masks.k_ids is not None or masks.ragged:
-        return start, t.n_q
-    if masks.shape.causal:
-        return start, jnp.minimum(((j + 1) * t.k - 1 + t.q - 1) // t.q, t.n_q)
-    return 0, 0
+    return _join_queries(jnp.swapaxes(dq, 3, 4), t, q), dk, dv
 
 
 attend.defvjp(_saved, _backward)

@@ -21,14 +21,10 @@ def settings_of(block=4, samples=6, least=8, *, causal=False, pallas=False, scal
 
 
 def draw(seed, B, T, S, N, K, H=4, D=3):
-    a, b, c, d, e = jax.random.split(jax.random.key(seed), 5)
-    return (
-        jax.random.normal(a, (B, T, N, H)),
-        jax.random.normal(b, (B, S, K, H)),
-        jax.random.normal(c, (B, S, K, D)),
-        jax.random.normal(d, (B * K, N // K, T, D)),
-        jax.random.normal(e, (B * K, N // K, T)),
-    )
+    """Arguments, and cotangents of rows."""
+    rng = np.random.default_rng(seed)
+    shapes = (B, T, N, H), (B, S, K, H), (B, S, K, D), (B * K, N // K, T, D), (B * K, N // K, T)
+    return [rng.standard_normal(shape) for shape in shapes]
 
 
 def node_weights(q_order, k_order, picks, count, b_q, b_k):
@@ -72,36 +68,45 @@ def weights(plan, settings, T, S):
     return full[:, :, :T, :T] if settings.causal else full
 
 
-def dense(q, k, v, q_ids, k_ids, weight, scale):
-    """The estimator with every pair in memory."""
+def dense(q, k, v, q_ids, k_ids, weight, scale, w, u):
+    """The estimator with every pair in memory, and the gradients of sum(out w + sin(lse) u)."""
     seen = weight > 0
     if q_ids is not None:
-        seen = seen & (q_ids[:, None, :, None] == k_ids[:, None, None])
-    s = scale * jnp.einsum("rgth,rsh->rgts", q, k) + jnp.log(jnp.where(seen, weight, 1))
-    s = jnp.where(seen, s, -1e300)
-    top = jax.lax.stop_gradient(s.max(-1, keepdims=True))
-    p = jnp.where(seen, jnp.exp(s - top), 0)
-    total = p.sum(-1)
-    alive = total > 0
-    total = jnp.where(alive, total, 1)
-    out = jnp.einsum("rgts,rsd->rgtd", p, v) / total[..., None]
-    return out, jnp.where(alive, jnp.log(total) + top[..., 0], -jnp.inf)
+        seen = seen & (np.asarray(q_ids)[:, None, :, None] == np.asarray(k_ids)[:, None, None])
+    s = np.where(seen, scale * np.einsum("rgth,rsh->rgts", q, k), -np.inf)
+    top = s.max(-1, keepdims=True)
+    top[np.isneginf(top)] = 0
+    p = weight * np.exp(s - top)
+    total = p.sum(-1, keepdims=True)
+    dead = total[..., 0] == 0
+    p = p / np.where(total > 0, total, 1)
+    out = np.einsum("rgts,rsd->rgtd", p, v)
+    lse = np.where(dead, -np.inf, np.log(np.where(total > 0, total, 1))[..., 0] + top[..., 0])
+    d_lse = np.where(dead, 0, np.cos(np.where(dead, 0, lse)) * u)
+    dp = np.einsum("rgtd,rsd->rgts", w, v)
+    ds = scale * p * (dp - (out * w).sum(-1, keepdims=True) + d_lse[..., None])
+    return (
+        (out, lse),
+        (
+            np.einsum("rgts,rsh->rgth", ds, k),
+            np.einsum("rgts,rgth->rsh", ds, q),
+            np.einsum("rgts,rgtd->rsd", p, w),
+        ),
+    )
 
 
-def loss(attention, q, k, v, w, u):
-    out, lse = attention(q, k, v)
-    return (out * w).sum() + (jnp.where(jnp.isfinite(lse), jnp.sin(lse), 0) * u).sum(), (out, lse)
+def with_gradients(attention, q, k, v, w, u):
+    (out, lse), back = jax.vjp(attention, q, k, v)
+    d_lse = jnp.where(jnp.isfinite(lse), jnp.cos(lse) * u, 0)
+    return (out, lse), back((w, d_lse))
 
 
 CASES = {
-    "plain": ({}, (2, 21, 37, 2, 1), {}),
-    "plain, fewer keys": ({}, (1, 19, 13, 2, 2), {}),
-    "one sample": ({}, (1, 17, 17, 1, 1), {"samples": 1}),
-    "causal, three levels": ({"is_causal": True}, (1, 67, 67, 2, 1), {}),
+    "fewer keys than queries, one sample": ({}, (1, 19, 13, 2, 2), {"samples": 1}),
+    "key mask, a row without keys": ({"key_mask": True}, (2, 21, 37, 4, 2), {}),
     "causal, odd": ({"is_causal": True}, (2, 37, 37, 2, 2), {"block": 5}),
-    "key mask": ({"key_mask": 3}, (2, 21, 37, 4, 2), {}),
-    "causal key mask, segments": (
-        {"is_causal": True, "key_mask": 4, "segment_ids": True}, (1, 41, 41, 2, 1), {},
+    "causal, three levels, key mask, segments": (
+        {"is_causal": True, "key_mask": True, "segment_ids": True}, (2, 67, 67, 1, 1), {},
     ),
 }  # fmt: skip
 
@@ -109,43 +114,44 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_value_or_gradient_is_not_that_of_the_estimator(case):
     options, (B, T, S, N, K), changes = CASES[case]
+    rng, options = np.random.default_rng(9), dict(options)
+    if "key_mask" in options:
+        options["key_mask"] = rng.random((B, S)) < np.linspace(0.6, 0, B)[:, None]
+    if "segment_ids" in options:
+        options["segment_ids"] = np.sort(rng.integers(0, 3, (B, T)), axis=1)
     with float64():
-        options = dict(options)
-        if "key_mask" in options:
-            options["key_mask"] = jax.random.bernoulli(jax.random.key(9), 0.6, (B, S))
-        if "segment_ids" in options:
-            ids = jax.random.randint(jax.random.key(8), (B, T), 0, 3)
-            options["segment_ids"] = jnp.sort(ids, axis=1)
         *arrays, w, u = draw(1, B, T, S, N, K)
         settings = settings_of(causal=options.get("is_causal", False), **changes)
-        q, k, v, q_ids, k_ids = to_rows(check_inputs(*arrays, **options))
-        plan = make_plan(jax.random.key(2), q, k, k_ids, 3, settings)
-        weight = jnp.asarray(weights(plan, settings, T, S))
-        ours = lambda q, k, v: approximate(q, k, v, q_ids, k_ids, plan, settings)  # noqa: E731
-        theirs = lambda q, k, v: dense(q, k, v, q_ids, k_ids, weight, 0.5)  # noqa: E731
-        results = []
-        for attention in (ours, theirs):
-            of = functools.partial(loss, attention)
-            both = jax.jit(jax.value_and_grad(of, argnums=(0, 1, 2), has_aux=True))
-            results.append(both(q, k, v, w, u))
-    for mine, plain in zip(*map(jax.tree.leaves, results), strict=True):
+        rows = to_rows(check_inputs(*arrays, **options))
+        plan = make_plan(jax.random.key(2), rows[0], rows[1], rows[4], 3, settings)
+        ours = with_gradients(
+            lambda q, k, v: approximate(q, k, v, *rows[3:], plan, settings), *rows[:3], w, u
+        )
+    theirs = dense(*rows, weights(plan, settings, T, S), 0.5, w, u)
+    for mine, plain in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-12)
 
 
+@functools.cache
+def example():
+    """(1, 48, 1, 4) arrays, and the options of a causal form with two levels."""
+    arrays = draw(6, 1, 48, 48, 1, 1)
+    options = {"block": 4, "samples": 6, "lsh_projs": 3, "min_seq_len": 8, "scale": 0.5}
+    return arrays, options | {"rng": jax.random.key(2), "is_causal": True}
+
+
 def test_public_function_gives_something_else_than_its_parts():
+    (q, k, v, *_), options = example()
     with float64():
-        q, k, v, *_ = draw(3, 2, 21, 37, 4, 2)
-        out, lse = hyper_attention(
-            q, k, v, rng=jax.random.key(2), block=4, samples=6, lsh_projs=3, min_seq_len=8,
-            scale=0.5, return_lse=True,
-        )  # fmt: skip
-        rows = to_rows(check_inputs(q, k, v))
-        settings = settings_of()
-        plan = make_plan(jax.random.key(2), rows[0], rows[1], None, 3, settings)
-        expected, expected_lse = dense(*rows, jnp.asarray(weights(plan, settings, 21, 37)), 0.5)
-    np.testing.assert_allclose(out[1, :, 3], expected[3, 1], atol=1e-12)
-    np.testing.assert_allclose(lse[1, :, 3], expected_lse[3, 1], atol=1e-12)
-    assert out.shape == (2, 21, 4, 3)
+        out, lse = hyper_attention(q, k, v, return_lse=True, **options)
+        rows = to_rows(check_inputs(q, k, v, is_causal=True))
+        settings = settings_of(causal=True)
+        plan = make_plan(options["rng"], rows[0], rows[1], None, 3, settings)
+        expected, expected_lse = approximate(*rows, plan, settings)
+    assert out.shape == (1, 48, 1, 3)
+    assert lse.shape == (1, 48, 1)
+    np.testing.assert_array_equal(out[:, :, 0], expected[:, 0])
+    np.testing.assert_array_equal(lse[:, :, 0], expected_lse[:, 0])
 
 
 def test_sample_of_every_key_once_is_not_exact():
@@ -165,12 +171,7 @@ def test_sample_of_every_key_once_is_not_exact():
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"min_seq_len": 25},
-        {"block": 24},
-        {"block": 100, "is_causal": True},
-        {"min_seq_len": 13, "is_causal": True},
-    ],
+    [{"min_seq_len": 25}, {"block": 24}, {"min_seq_len": 13, "is_causal": True}],
 )
 def test_fallback_is_not_exact(options):
     q, k, v, *_ = draw(5, 1, 24, 24, 2, 1)
@@ -181,66 +182,68 @@ def test_fallback_is_not_exact(options):
     )
 
 
-def test_future_keys_influence_the_past():
+def test_future_keys_influence_the_past_or_weights_do_not_sum_to_one():
+    (q, k, v, *_), options = example()
+    v = np.concatenate([np.ones_like(v[..., :1]), v[..., 1:]], axis=-1)
     with float64():
-        q, k, v, *_ = draw(6, 1, 48, 48, 1, 1)
-        rng = jax.random.key(0)
-
-        def one(k, v):
-            out = hyper_attention(
-                q, k, v, rng=rng, block=4, samples=4, min_seq_len=8, is_causal=True
-            )
-            return out[0, 29].sum()
-
-        dk, dv = jax.jit(jax.grad(one, (0, 1)))(k, v)
+        out, back = jax.vjp(lambda k, v: hyper_attention(q, k, v, **options), k, v)
+        dk, dv = back(jnp.zeros_like(out).at[0, 29].set(1))
     assert np.all(dk[0, 30:] == 0)
     assert np.all(dv[0, 30:] == 0)
     assert np.any(dv[0, :24] != 0)  # and the approximate half is reached at all
-
-
-def test_weights_do_not_sum_to_one():
-    with float64():
-        q, k, v, *_ = draw(7, 1, 48, 48, 2, 1)
-        out = hyper_attention(
-            q, k, jnp.ones_like(v), rng=jax.random.key(0), block=4, samples=5, min_seq_len=8
-        )
-    np.testing.assert_allclose(out, 1, atol=1e-14)
-
-
-def test_queries_without_keys_are_not_zero():
-    q, k, v, *_ = draw(8, 2, 24, 24, 1, 1)
-    mask = jnp.array([[True] * 24, [False] * 24])
-    options = {"rng": jax.random.key(0), "block": 4, "samples": 5, "min_seq_len": 8}
-
-    def total(q, k, v):
-        out, lse = hyper_attention(q, k, v, key_mask=mask, return_lse=True, **options)
-        return out.sum(), (out, lse)
-
-    (_, (out, lse)), grads = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(
-        q, k, v
-    )
-    assert np.all(out[1] == 0)
-    assert np.all(np.isneginf(lse[1]))
-    assert np.all(np.isfinite(out))
-    assert all(np.all(np.isfinite(g)) and np.all(g[1] == 0) for g in grads)
+    np.testing.assert_allclose(out[..., 0], 1, atol=1e-14)
+    np.testing.assert_allclose(dv[..., 0].sum(), 1, atol=1e-14)
 
 
 def test_same_key_gives_another_result():
-    q, k, v, *_ = draw(9, 1, 24, 24, 1, 1)
-    run = functools.partial(hyper_attention, q, k, v, block=4, samples=4, min_seq_len=8)
-    first, again, other = (run(rng=jax.random.key(i)) for i in (0, 0, 1))
+    (q, k, v, *_), options = example()
+    with float64():
+        first, again, other = (
+            hyper_attention(q, k, v, **options | {"rng": jax.random.key(i)}) for i in (0, 0, 1)
+        )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_half_precision_is_far_from_single():
-    q, k, v, *_ = draw(10, 1, 32, 32, 1, 1)
-    plain = hyper_attention(q, k, v, rng=jax.random.key(0), block=32 // 4, samples=8, min_seq_len=8)
-    half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
-    rough = hyper_attention(*half, rng=jax.random.key(0), block=8, samples=8, min_seq_len=8)
+    (q, k, v, *_), options = example()
+    with float64():
+        plain = hyper_attention(q, k, v, **options)
+    half = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
+    rough = hyper_attention(*half, **options)
     assert rough.dtype == jnp.bfloat16
     # Rounding can move a token whose projection is near 0 to another bucket, so the typical token.
-    assert np.median(np.abs(np.asarray(rough, np.float32) - plain)) < 0.02
+    assert np.median(np.abs(np.asarray(rough, np.float64) - plain)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("causal", "backward", "arrays"),
+    [
+        pytest.param(False, True, 4, marks=pytest.mark.slow),
+        pytest.param(True, False, 5, marks=pytest.mark.slow),
+        (True, True, 8),
+    ],
+)
+def test_memory_is_not_linear_in_length(causal, backward, arrays):
+    """What XLA allocates beside inputs and outputs, for 16k and 32k tokens: no call is made."""
+
+    def attention(q, k, v):
+        run = functools.partial(hyper_attention, is_causal=causal, min_seq_len=1024)
+        return run(q, k, v, rng=jax.random.key(0))
+
+    def allocated(n):
+        def both(q, k, v):
+            out, back = jax.vjp(attention, q, k, v)
+            return out, back(out)
+
+        inputs = [jax.ShapeDtypeStruct((1, n, 1, 64), jnp.float32)] * 3
+        compiled = jax.jit(both if backward else attention).lower(*inputs).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    n = 2**14
+    small, large = allocated(n), allocated(2 * n)
+    assert large < 2.2 * small
+    assert large < arrays * 2 * n * 64 * 4  # and few arrays as large as the input
 
 
 @pytest.mark.parametrize(
@@ -262,22 +265,25 @@ def test_bad_argument_is_not_named(options, error, match):
         hyper_attention(x, x, x, **options)
 
 
-def test_digits_are_far_from_the_recorded_error():
+@pytest.mark.parametrize(
+    ("samples", "recorded"), [(64, 0.130), pytest.param(0, 0.161, marks=pytest.mark.slow)]
+)
+def test_digits_are_far_from_the_recorded_error(samples, recorded):
     """Real vectors: mean of 16 seeds within 15 % (seed sd 8 %, so 7 standard errors)."""
     from sklearn.datasets import load_digits
 
     table = load_digits()
     X = table.data[:1792] - table.data[:1792].mean(axis=0)
     X = X / np.linalg.norm(X, axis=1, keepdims=True)
-    q = jnp.asarray(X * 10**0.5 * 64**0.25, jnp.float32)[:, None]
-    v = jax.nn.one_hot(table.target[:1792], 10)[:, None]
-    exact = softmax_attention(q, q, v)
+    q = (X * 10**0.5 * 64**0.25).astype(np.float32)[:, None]
+    v = np.eye(10, dtype=np.float32)[table.target[:1792]][:, None]
+    weight = np.exp(10 * X @ X.T)
+    exact = (weight / weight.sum(axis=1, keepdims=True)) @ v[:, 0]
 
-    def error(rng, samples):
-        out = hyper_attention(q, q, v, rng=rng, block=64, samples=samples, min_seq_len=1)
-        return jnp.linalg.norm(out - exact) / jnp.linalg.norm(exact)
+    @jax.jit
+    def one(rng):
+        return hyper_attention(q, q, v, rng=rng, block=64, samples=samples, min_seq_len=1)
 
-    keys = jax.random.split(jax.random.key(0), 16)
-    for samples, recorded in ((64, 0.130), (0, 0.161)):
-        one = jax.jit(functools.partial(error, samples=samples))
-        assert np.mean([one(key) for key in keys]) == pytest.approx(recorded, rel=0.15)
+    found = [np.asarray(one(rng))[:, 0] for rng in jax.random.split(jax.random.key(0), 16)]
+    errors = [np.linalg.norm(x - exact) / np.linalg.norm(exact) for x in found]
+    assert np.mean(errors) == pytest.approx(recorded, rel=0.15)
