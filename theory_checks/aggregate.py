@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from privlearn import claims, simulate
 from privlearn.aggregate import kernels, layout, losses, simulation, theory
-from privlearn.claims import Claim, Measurement
+from privlearn.claims import Claim, Measurement, by_profile
 
 PAPER = "Javanmard et al., ICLR 2024, arXiv 2401.11081; re-derived"
 EASYLLP = "Busa-Fekete et al., NeurIPS 2023, arXiv 2302.03115"
@@ -49,10 +49,6 @@ def _joined(parts: list[tuple[Any, Any, Any]], n: int) -> Measurement:
     return Measurement(*columns, n=n)
 
 
-def _times(profile: str, quick: int, paper: int) -> int:
-    return {"quick": quick, "paper": paper}[profile]
-
-
 # ------------------------------------------------------------------ the limit n, p -> infinity (F1)
 
 # n, p, k, rhos: 1/k above and below gamma, and the instance loss.
@@ -67,7 +63,7 @@ _LIMIT_CASES = (
 @functools.cache
 def _limit_estimates(profile: str, design: simulation.Design) -> list[simulate.Estimate]:
     """One estimate a case, shared by the claims on bias, variance and shrinkage."""
-    times, n_trials = _times(profile, 1, 2), _times(profile, 200, 500)
+    times, n_trials = by_profile(profile, 1, 2), by_profile(profile, 200, 500)
     return [
         _estimate(
             simulation.interpolating_trial(
@@ -119,7 +115,7 @@ def _correlated(profile: str) -> Measurement:
     n, p, k, rho = 300, 60, 3, 0.2
     sigma = 0.7 ** np.abs(np.subtract.outer(np.arange(p), np.arange(p)))
     trial = simulation.fitted_trial(n, p, k, rho, 2.0, 0.5, covariance=sigma)
-    found = _estimate(trial, 13, _times(profile, 1000, 6000))
+    found = _estimate(trial, 13, by_profile(profile, 1000, 6000))
     theta0 = np.zeros(p)
     theta0[0] = math.sqrt(2.0)
     exact = theory.risk_correlated(p / n, k, rho, theta0, sigma, 0.5).total
@@ -146,7 +142,7 @@ def _finite(
     cases: tuple[tuple[int, int, int, tuple[float, ...]], ...], seed: int
 ) -> Callable[[str], Measurement]:
     def measure(profile: str) -> Measurement:
-        n_trials = _times(profile, 1500, 8000)
+        n_trials = by_profile(profile, 1500, 8000)
         parts = []
         for n, p, k, rhos in cases:
             trial = simulation.interpolating_trial(n, p, k, np.array(rhos), 2.0, 0.5)
@@ -201,7 +197,7 @@ for _name, _statement, _cases in (
 def _hard_regulariser(profile: str) -> Measurement:
     n, p, k = 60, 50, 3
     trial = simulation.interpolating_trial(n, p, k, 1e6, 2.0, 0.5)
-    found = _estimate(trial, 22, _times(profile, 2000, 8000))
+    found = _estimate(trial, 22, by_profile(profile, 2000, 8000))
     exact = theory.exact_risk_finite(n, p, k, math.inf, 2.0, 0.5)
     return _joined(
         [
@@ -231,7 +227,7 @@ claims.register(
 def _saddle(profile: str) -> Measurement:
     rng = np.random.default_rng(31)
     exact, found = [], []
-    for _ in range(_times(profile, 20, 100)):
+    for _ in range(by_profile(profile, 20, 100)):
         gamma, k = rng.uniform(0.02, 0.97), int(rng.integers(1, 12))
         rho, signal, noise = np.exp(rng.uniform(-4, 3, 3))
         closed = theory.risk(gamma, k, rho, signal, noise)
@@ -258,7 +254,7 @@ claims.register(
 
 
 def _threshold(profile: str) -> Measurement:
-    n_trials = _times(profile, 400, 2000)
+    n_trials = by_profile(profile, 400, 2000)
     parts = []
     for gamma, k, p in ((0.1, 4, 60), (0.3, 2, 60)):
         trial = simulation.interpolating_trial(round(p / gamma), p, k, np.array([0.0, 1.0]))
@@ -295,7 +291,7 @@ _BEST_CASES = ((0.1, 2, 0.2, 1.0), (0.4, 4, 2.0, 0.5))
 
 def _best_rho(profile: str) -> Measurement:
     """Locate the bottom of the simulated curve by a parabola in log rho, with a jackknife error."""
-    n_trials, p = _times(profile, 100, 400), 80
+    n_trials, p = by_profile(profile, 100, 400), 80
     steps = np.linspace(-0.5, 0.5, 7)
     parts = []
     for gamma, k, signal, noise in _BEST_CASES:
@@ -334,7 +330,7 @@ claims.register(
 
 
 def _laplace(profile: str) -> Measurement:
-    n_trials = _times(profile, 3000, 12000)
+    n_trials = by_profile(profile, 3000, 12000)
     parts = []
     for k, rhos, epsilon in ((4, (0.2, 1.0), 2.0), (2, (0.0,), 4.0)):
         trial = simulation.private_trial(
@@ -349,7 +345,7 @@ def _laplace(profile: str) -> Measurement:
 
 
 def _clipping(profile: str) -> Measurement:
-    n_trials = _times(profile, 500, 2000)
+    n_trials = by_profile(profile, 500, 2000)
     parts = []
     for clip in (1.0, 2.2):
         trial = simulation.private_trial(
@@ -362,7 +358,7 @@ def _clipping(profile: str) -> Measurement:
 
 
 def _best_clip(profile: str) -> Measurement:
-    n_trials = _times(profile, 300, 2000)
+    n_trials = by_profile(profile, 300, 2000)
     parts = []
     for epsilon in (1.0,):
         best = theory.best_clip(0.05, 1, 0.0, 1.0, 0.25, epsilon=epsilon)
@@ -393,7 +389,7 @@ def _ridge(profile: str) -> Measurement:
         return jax.vmap(at)(jnp.asarray(noises))
 
     exact = theory.ridge_private_risk(p / n, signal, 0.25, epsilon=epsilons, clip=3.0).total
-    return Measurement.of(exact, _estimate(trial, 54, _times(profile, 300, 2000)))
+    return Measurement.of(exact, _estimate(trial, 54, by_profile(profile, 300, 2000)))
 
 
 for _name, _statement, _measure, _tolerance, _resolution in (
@@ -443,7 +439,7 @@ for _name, _statement, _measure, _tolerance, _resolution in (
 
 
 def _easyllp_risk(profile: str) -> Measurement:
-    n_trials = _times(profile, 300, 3000)
+    n_trials = by_profile(profile, 300, 3000)
     parts = []
     for n, p, k, t in ((240, 60, 2, None), (240, 48, 4, 2.0)):
         found = _estimate(simulation.easyllp_trial(n, p, k, 2.0, 0.5, multiplier=t), 61, n_trials)
@@ -456,7 +452,7 @@ def _easyllp_risk(profile: str) -> Measurement:
 
 
 def _easyllp_limit(profile: str) -> Measurement:
-    n_trials = _times(profile, 200, 1000)
+    n_trials = by_profile(profile, 200, 1000)
     parts = []
     for gamma, k in ((0.2, 4),):
         p = 80
@@ -572,7 +568,7 @@ def _identity(
 
     def measure(profile: str) -> Measurement:
         exact, found = [], []
-        for seed in range(_times(profile, 5, 50)):
+        for seed in range(by_profile(profile, 5, 50)):
             ids, means, f = _random_bags(seed)
             gaps = []
             for a in range(12):

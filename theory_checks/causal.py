@@ -32,7 +32,7 @@ from privlearn.causal import (
     simulation,
     theory,
 )
-from privlearn.claims import Claim, Measurement
+from privlearn.claims import Measurement, by_profile
 
 PAPER = "Javanmard, Mirrokni, Pouget-Abadie, ICML 2025, arXiv 2308.00957"
 DERIVED = f"derived here, for the mechanism of {PAPER}"
@@ -48,30 +48,8 @@ TINY_VALUES = [0.0, 1.0, 2.0, 3.0]
 TINY_SIZES = [[2, 2], [2, 2]]
 
 
-def _times(profile: str, quick: int, paper: int) -> int:
-    return {"quick": quick, "paper": paper}[profile]
-
-
-def _claim(
-    name: str,
-    statement: str,
-    source: str,
-    measure: Callable[[str], Measurement],
-    resolution: float = 1e-8,
-    tolerance: float = 1e-9,
-) -> None:
-    """Register a claim; the defaults are those of an exact comparison."""
-    claims.register(
-        Claim(
-            name=f"causal/{name}",
-            topic="causal",
-            statement=statement,
-            source=source,
-            measure=measure,
-            resolution=resolution,
-            tolerance=tolerance,
-        )
-    )
+# The defaults are those of an exact comparison.
+_claim = claims.registrar("causal", resolution=1e-8, tolerance=1e-9)
 
 
 def _random_cells(seed: int, n: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -110,8 +88,8 @@ _claim(
     "second-stage-delta",
     "Given the priors, delta = max(0, 1 - lam - (e^eps - 1) lam gamma): the largest hockey-stick "
     "divergence over pairs of outcomes and priors with floor gamma",
-    PAPER,
     _second_stage,
+    source=PAPER,
 )
 
 
@@ -129,8 +107,8 @@ def _matrix_inverse(profile: str) -> Measurement:
 _claim(
     "inverse-response-matrix",
     "The inverse of (1 - lam) I + lam q 1' is (I - lam q 1') / (1 - lam) (stated about 1 + entry)",
-    PAPER,
     _matrix_inverse,
+    source=PAPER,
 )
 
 
@@ -167,8 +145,8 @@ _claim(
     "joint-guarantee-holds",
     "No neighbour of a whole release (priors and outcomes, enumerated through the code that "
     "releases run) exceeds delta(eps - 2/sigma), nor the smaller composed_delta (1 + excess)",
-    DERIVED,
     _composition,
+    source=DERIVED,
 )
 
 
@@ -196,8 +174,8 @@ _claim(
     "composed-delta",
     "Losses +-1/sigma of two moved counts and the losses of an outcome at the floor add up to "
     "composed_delta, compared with enumerated integer noise",
-    DERIVED,
     _raw_counts,
+    source=DERIVED,
 )
 
 
@@ -218,8 +196,8 @@ _claim(
     "prior-costs-two-over-sigma",
     "One replaced outcome changes the log probability of a projected prior by up to 2/sigma (K = "
     "3), so a term of 1/sigma would be false for replace-one neighbours",
-    DERIVED,
     _prior_ratio,
+    source=DERIVED,
     tolerance=0.01,  # reached in the limit of noise far out, cut at 11 sigma
     resolution=0.02,
 )
@@ -248,8 +226,8 @@ _claim(
     "outcomes-only-bound",
     "If the priors are kept back, even noiseless ones, epsilon is at most eps2 + 1/gamma (1 + "
     "excess over all neighbours), and two worst cases have their known values",
-    DERIVED,
     _outcomes_only,
+    source=DERIVED,
     tolerance=1e-6,
     resolution=1e-5,
 )
@@ -272,8 +250,8 @@ _claim(
     "uniform-is-randomized-response",
     "With a uniform prior lam = K / (K - 1 + e^eps), the keep probability is that of K-ary "
     "randomised response, and for K = 2 the variance is Warner's p (1 - p) / (2 p - 1)^2",
-    "Warner 1965; " + PAPER,
     _randomized_response,
+    source="Warner 1965; " + PAPER,
     tolerance=1e-8,  # lam is a multiple of 2^-32
     resolution=1e-7,
 )
@@ -302,8 +280,8 @@ _claim(
     "unbiased",
     "The mean of the estimate over all assignments and outputs is the effect, for both ways to "
     "keep the floor and whatever the prior",
-    PAPER,
     _unbiased,
+    source=PAPER,
 )
 
 
@@ -323,8 +301,8 @@ _claim(
     "neyman-and-ideal-gap",
     "Sampling variance of the stratified estimate, and the gap of an ideal prior, "
     "(1/(1-lam)^2 - 1) sum_a sum_c (n_c/n)^2 S^2 / n_ac (1 - 1/n_ac), by enumeration",
-    f"Neyman 1923; the gap {DERIVED}",
     _tiny_variances,
+    source=f"Neyman 1923; the gap {DERIVED}",
 )
 
 
@@ -359,8 +337,8 @@ _claim(
     "exact-variance-gap",
     "Variance gap = E sum_c (n_c/n)^2 sum_a [lam v_q + lam (1-lam)(s^2 + (mu - ybar)^2)] / (n_ac "
     "(1-lam)^2), by enumeration of assignments and outputs",
-    DERIVED,
     _tiny_gap,
+    source=DERIVED,
 )
 
 
@@ -380,8 +358,8 @@ _claim(
     "score-mean-and-variance",
     "Given the prior, a score has mean y and variance [lam v_q + lam (1-lam)(y - mu)^2] / "
     "(1-lam)^2, by exact sums over outputs (stated about 1 + bias and 1 + variance)",
-    DERIVED,
     _per_unit,
+    source=DERIVED,
 )
 
 
@@ -402,8 +380,8 @@ _claim(
     "excess-identity",
     "What a prior q costs over the ideal one is lam/(1-lam)^2 [sum (q-p)(v-ybar)^2 - lam (mu - "
     "ybar)^2], exactly (stated about 1 + excess)",
-    DERIVED,
     _excess_identity,
+    source=DERIVED,
 )
 
 
@@ -411,7 +389,7 @@ def _gap_bound(profile: str) -> Measurement:
     """Largest ratio of the expected excess to its bound A(m), over random cells."""
     rng = np.random.default_rng(4)
     worst = []
-    for v, p, _ in _random_cells(5, _times(profile, 60, 400)):
+    for v, p, _ in _random_cells(5, by_profile(profile, 60, 400)):
         m = int(rng.integers(2, 200))
         counts = rng.multinomial(m, p)
         share = counts / m
@@ -429,8 +407,8 @@ _claim(
     "gap-bound",
     "The gap exceeds (1/(1-lam)^2 - 1)(phi_0 + phi_1) by at most sum (n_c/n)^2 A(n_ac) / n_ac with "
     "our A for projected priors (1 + largest excess over random cells)",
-    f"form of the bound from {PAPER}; this A is derived here (the paper's was not seen)",
     _gap_bound,
+    source=f"form of the bound from {PAPER}; this A is derived here (the paper's was not seen)",
 )
 
 
@@ -438,7 +416,7 @@ def _pure_dp(profile: str) -> Measurement:
     """At equal pure epsilon Var(g)(1 - b) >= Var(g_uniform), b = lam (1 - gamma K)."""
     rng = np.random.default_rng(6)
     smallest = np.inf
-    for v, _, q in _random_cells(7, _times(profile, 2000, 20_000)):
+    for v, _, q in _random_cells(7, by_profile(profile, 2000, 20_000)):
         k, epsilon = len(v), float(rng.uniform(0.05, 4))
         gamma = float(rng.uniform(1e-4, 0.999 / k))
         prior = kernels.project_floor(q, gamma)
@@ -455,8 +433,8 @@ _claim(
     "pure-dp-uniform-is-best",
     "At delta = 0 and equal epsilon no prior beats the uniform one, unit by unit, by a margin of "
     "1 - lam (1 - gamma K) (smallest ratio over random cases, capped at 1)",
-    f"a limit of Cluster-DP, {DERIVED}",
     _pure_dp,
+    source=f"a limit of Cluster-DP, {DERIVED}",
 )
 
 
@@ -489,8 +467,8 @@ _claim(
     "approximate-dp-gain",
     "Where delta is not small against (e^eps - 1)/K, the best Cluster-DP has .25 to .60 of the "
     "variance gap of the uniform prior at the same budget (Gaussian mixture, five settings)",
-    f"{DERIVED}; the table was computed independently, with two digits and other random draws",
     _frontier,
+    source=f"{DERIVED}; the table was computed independently, with two digits and other draws",
     tolerance=0.12,  # two digits, and binning by the range of the sample, which varies by 10 %
     resolution=0.15,
 )
@@ -511,7 +489,7 @@ def _trials(profile: str) -> simulate.Estimate:
     )
     trial = simulation.experiment_trial(people, family)
     return simulate.monte_carlo(
-        trial, key=jax.random.key(8), n_trials=_times(profile, 8000, 40_000), batch_size=250
+        trial, key=jax.random.key(8), n_trials=by_profile(profile, 8000, 40_000), batch_size=250
     )
 
 
@@ -529,8 +507,8 @@ _claim(
     "simulated-gap",
     "E (estimate - estimate without privacy)^2 is the closed form averaged over noise and "
     "assignments, for Cluster-DP, Cluster-Free-DP and the uniform prior",
-    DERIVED,
     _simulated_gap,
+    source=DERIVED,
     resolution=0.15,
     tolerance=0.0,
 )
@@ -552,8 +530,8 @@ def _simulated_total(profile: str) -> Measurement:
 _claim(
     "simulated-variance",
     "The variance of the estimate is Neyman's sampling variance plus the gap",
-    PAPER,
     _simulated_total,
+    source=PAPER,
     resolution=0.15,
     tolerance=0.0,
 )
@@ -580,8 +558,8 @@ _claim(
     "variance-estimate",
     "The variance estimate behind intervals has the mean: true variance + sum_c (n_c/n)^2 "
     "S^2(tau_c) / n_c",
-    DERIVED,
     _variance_estimate,
+    source=DERIVED,
     resolution=0.03,
     tolerance=2e-3,  # the trials run in single precision
 )
@@ -600,8 +578,8 @@ def _coverage(profile: str) -> Measurement:
 _claim(
     "coverage",
     "Intervals of nominal 95 % cover the effect in 95 % of the experiments",
-    DERIVED,
     _coverage,
+    source=DERIVED,
     tolerance=0.01,  # normal approximation at n = 1000, and the conservative part
     resolution=0.05,
 )
@@ -615,7 +593,7 @@ def _baseline_units(profile: str) -> Measurement:
     grid = OutcomeGrid.of(range(4))
     codes = np.array([0, 1, 2, 3, 0, 1, 2, 3])
     v = grid.array[codes]
-    n, epsilon = _times(profile, 100_000, 1_000_000), 1.3
+    n, epsilon = by_profile(profile, 100_000, 1_000_000), 1.3
     exact, found, errors = [], [], []
     for mechanism, variance in (
         (LaplaceOutcome(grid, epsilon), np.full(8, 2 * (grid.width / epsilon) ** 2)),
@@ -634,8 +612,8 @@ _claim(
     "user-level-baselines",
     "Laplace noise adds 2 (R/eps)^2 a unit, the one-bit outcome h^2 ((e^eps+1)/(e^eps-1))^2 - "
     "(y-m)^2; both are unbiased (stated about 1 + mean)",
-    "Dwork et al. 2006; Duchi, Jordan and Wainwright 2018",
     _baseline_units,
+    source="Dwork et al. 2006; Duchi, Jordan and Wainwright 2018",
     resolution=0.12,
     tolerance=1e-4,  # single precision
 )
@@ -646,7 +624,7 @@ def _baseline_cells(profile: str) -> Measurement:
     grid = OutcomeGrid.of(range(4))
     codes = np.array([0, 1, 2, 3, 0, 1, 2, 3])
     cells = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    n, epsilon, sizes = _times(profile, 60_000, 400_000), 1.3, [[4, 4]]
+    n, epsilon, sizes = by_profile(profile, 60_000, 400_000), 1.3, [[4, 4]]
     centred = grid.array - grid.array.mean()
 
     def means(mechanism: NoisyCellMeans, key: jax.Array) -> Any:
@@ -677,8 +655,8 @@ _claim(
     "aggregate-baselines",
     "Noisy cell means add sum (n_c/n)^2 2 R^2 / (n_ac eps)^2; centred noisy histograms the noise "
     "variance times sum_k (v_k - m)^2 / n_ac^2",
-    "Dwork et al. 2006; centring derived here",
     _baseline_cells,
+    source="Dwork et al. 2006; centring derived here",
     resolution=0.08,
     tolerance=1e-4,  # single precision
 )
@@ -699,8 +677,8 @@ def _rounding(profile: str) -> Measurement:
 _claim(
     "randomised-rounding",
     "Rounding to the grid at random is unbiased and adds (up - y)(y - down) (about 1 + value)",
-    "derived here",
     _rounding,
+    source="derived here",
 )
 
 

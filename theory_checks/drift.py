@@ -7,7 +7,6 @@ full text was not at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ import optax
 from scipy.optimize import minimize
 
 from privlearn import claims, simulate
-from privlearn.claims import Claim, Measurement
+from privlearn.claims import Measurement, by_profile
 from privlearn.drift import kernels, simulation, streams, studies, theory
 
 PAPER = "Fahrbach et al., ICML 2023, arXiv 2303.15634, linear regression; re-derived here"
@@ -29,30 +28,7 @@ STEPS = np.arange(60)
 BURST = np.where(STEPS == 30, 2.0, np.where(STEPS >= 40, 0.15, 0.0))
 
 
-def _times(profile: str, quick: int, paper: int) -> int:
-    return {"quick": quick, "paper": paper}[profile]
-
-
-def _claim(
-    name: str,
-    statement: str,
-    measure: Callable[[str], Measurement],
-    *,
-    resolution: float,
-    tolerance: float = 0.0,
-    source: str = PAPER,
-) -> None:
-    claims.register(
-        Claim(
-            name=f"drift/{name}",
-            topic="drift",
-            statement=statement,
-            source=source,
-            measure=measure,
-            resolution=resolution,
-            tolerance=tolerance,
-        )
-    )
+_claim = claims.registrar("drift", source=PAPER)
 
 
 # ------------------------------------------------------------------------ recursion and optimum
@@ -60,7 +36,7 @@ def _claim(
 
 def _recursion(profile: str) -> Measurement:
     """Real SGD on drawn batches: regret of three schedules and two batch sizes' worth of noise."""
-    n_trials = _times(profile, 1_500, 40_000)
+    n_trials = by_profile(profile, 1_500, 40_000)
     optimal = theory.optimal_schedule(BURST, **SMALL).rates
     erratic = np.where(STEPS % 2 == 0, 0.3, 0.05)
     schedules = {"optimal": optimal, "constant": np.full(60, 0.2), "erratic": erratic}
@@ -73,7 +49,10 @@ def _recursion(profile: str) -> Measurement:
         {name: follow(rates) for name, rates in schedules.items()}, BURST, **SMALL
     )
     found = simulate.monte_carlo(
-        trial, key=jax.random.key(1), n_trials=n_trials, batch_size=_times(profile, 1_500, 5_000)
+        trial,
+        key=jax.random.key(1),
+        n_trials=n_trials,
+        batch_size=by_profile(profile, 1_500, 5_000),
     )
     return Measurement(
         np.array([theory.regret(rates, shifts=BURST, **SMALL) for rates in schedules.values()]),
@@ -121,7 +100,7 @@ def _never_beaten(profile: str) -> Measurement:
     """1 + the largest advantage of any other schedule: 1 if there is none."""
     rng = np.random.default_rng(2)
     worst = 0.0
-    for _ in range(_times(profile, 150, 3_000)):
+    for _ in range(by_profile(profile, 150, 3_000)):
         problem: dict[str, Any] = {
             "dim": int(rng.integers(1, 60)),
             "noise": float(rng.exponential()),
@@ -184,7 +163,7 @@ _claim(
 
 
 def _one_over_t(profile: str) -> Measurement:
-    steps = _times(profile, 200_000, 2_000_000)
+    steps = by_profile(profile, 200_000, 2_000_000)
     with simulate.float64():
         rates, second = jax.jit(kernels.optimal_schedule)(jnp.zeros(steps), 4.0, 1.0, 10.0, 0.25)
         last = steps - 1
@@ -203,7 +182,7 @@ _claim(
 
 def _half_batches(profile: str) -> Measurement:
     """Measured signal and noise of half-batch gradients, and the rate that they give."""
-    n_trials, v = _times(profile, 8_000, 100_000), 0.5
+    n_trials, v = by_profile(profile, 8_000, 100_000), 0.5
     d, s2, size = 10, 0.25, 8
 
     def trial(key: jax.Array) -> jax.Array:
@@ -296,7 +275,7 @@ _claim(
 
 def _sde(profile: str) -> Measurement:
     """Euler-Maruyama paths, whose steps are short enough for the bias to be a third of the bar."""
-    n_trials = _times(profile, 32_000, 400_000)
+    n_trials = by_profile(profile, 32_000, 400_000)
     trial = simulation.diffusion_trial(
         rate=lambda t: 0.3 + 0.2 * jnp.sin(t), steps=200, end=3.0, dim=5, noise=0.5, batch=2.0
     )
@@ -376,7 +355,7 @@ def _bounds(profile: str) -> Measurement:
     """1 + the largest excess over a bound: convex, strongly convex and smooth."""
     rng = np.random.default_rng(6)
     worst = np.zeros(3)
-    for k in range(_times(profile, 100, 2_000)):
+    for k in range(by_profile(profile, 100, 2_000)):
         rates = np.full(50, rng.uniform(0.02, 0.5)) if k % 2 else rng.uniform(0.02, 0.5, 50)
         run = _quadratic(rng, rates, 0.0, False)
         bound = theory.convex_bound(
@@ -456,7 +435,7 @@ def _filter_order(profile: str) -> Measurement:
     """1 for each true statement: optimal < filter, filter + 5 standard errors < best constant."""
     chosen = {k: v for k, v in streams.named(1500).items() if k in ("burst", "none")}
     cells = studies.compare_on_regression(
-        chosen, key=jax.random.key(7), n_trials=_times(profile, 16, 400),
+        chosen, key=jax.random.key(7), n_trials=by_profile(profile, 16, 400),
         methods=["optimal schedule", "filter", "best constant"], **BIG,
     )  # fmt: skip
     by = {(cell.stream, cell.method): cell for cell in cells}

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from privlearn import claims, simulate
-from privlearn.claims import Claim, Measurement
+from privlearn.claims import Claim, Measurement, by_profile
 from privlearn.lookalike import theory
 from privlearn.lookalike.populations import Case
 from privlearn.lookalike.simulation import (
@@ -30,10 +30,6 @@ from privlearn.lookalike.theory import ESTIMATORS, GaussianMixtureModel
 
 PAPER = "Javanmard and Mirrokni, NeurIPS 2023, arXiv 2310.04015; re-derived"
 OURS = "derived here, for the model of Javanmard and Mirrokni, arXiv 2310.04015"
-
-
-def _times(profile: str, quick: int, paper: int) -> int:
-    return {"quick": quick, "paper": paper}[profile]
 
 
 def _joined(parts: Sequence[tuple[Any, Any, Any]], n: int) -> Measurement:
@@ -82,10 +78,10 @@ def _regimes(profile: str) -> list[tuple[np.ndarray, Any, int]]:
             Case(model, name, ridge, joint if name == "misclustered" else None)
             for name in ESTIMATORS
         ]
-        times = _times(profile, 1, 2)
+        times = by_profile(profile, 1, 2)
         n, p, q = times * n, times * p, times * q
         trial = cases_trial(cases, n=n, p=p, q=q, n_responses=16)
-        estimate = mean_risk(trial, seed=11, n_trials=_times(profile, 1, 4) * n_trials)
+        estimate = mean_risk(trial, seed=11, n_trials=by_profile(profile, 1, 4) * n_trials)
         found.append((np.array([_theory(c, n, p, q) for c in cases]), estimate, estimate.n))
     return found
 
@@ -136,7 +132,7 @@ def _anonymised(profile: str) -> Measurement:
         joint = _mixed_up(model.weights, 0.2)
         cases = [Case(model, e, ridge, joint if e == "misclustered" else None) for e in names]
         trial = cases_trial(cases, n=n, p=p, q=q, test_features="anonymised", n_responses=16)
-        found = mean_risk(trial, seed=12, n_trials=_times(profile, 150, 800))
+        found = mean_risk(trial, seed=12, n_trials=by_profile(profile, 150, 800))
         exact = [_theory(case, n, p, q, "anonymised") for case in cases]
         parts.append((exact, found.mean.total, found.stderr.total))
     return _joined(parts, found.n)
@@ -175,7 +171,7 @@ def _random_models(seed: int, n_models: int) -> list[tuple[GaussianMixtureModel,
 
 def _closed(profile: str) -> Measurement:
     exact, found = [], []
-    for model, psi, psi_p in _random_models(21, _times(profile, 40, 400)):
+    for model, psi, psi_p in _random_models(21, by_profile(profile, 40, 400)):
         exact += [
             theory.risk_known_underparametrised(model, psi),
             theory.risk_empirical_underparametrised(model, psi, psi_p),
@@ -204,7 +200,7 @@ claims.register(
 
 def _saddle(profile: str) -> Measurement:
     exact, found = [], []
-    for model, psi, psi_p in _random_models(22, _times(profile, 12, 60)):
+    for model, psi, psi_p in _random_models(22, by_profile(profile, 12, 60)):
         for scale, ridge in ((1.0, 0.2), (1.6, 0.05)):
             setting = {"psi_d": scale * psi + psi_p, "psi_p": psi_p, "ridge": ridge}
             exact.append(theory.risk(model, estimator="known", **setting).total)
@@ -229,7 +225,7 @@ def _closed_simulated(profile: str) -> Measurement:
     n, p, q = 1200, 120, 180
     model = _skewed()
     trial = mixture_trial(model, n=n, p=p, q=q, estimators=("known", "empirical"), n_responses=16)
-    found = mean_risk(trial, seed=23, n_trials=_times(profile, 50, 400))
+    found = mean_risk(trial, seed=23, n_trials=by_profile(profile, 50, 400))
     exact = (
         theory.risk_known_underparametrised(model, q / n),
         theory.risk_empirical_underparametrised(model, q / n, p / n),
@@ -255,13 +251,13 @@ claims.register(
 
 def _first_order_simulated(profile: str) -> Measurement:
     parts = []
-    for k, n, p, q in ((3, 300, 60, 90), (8, 400, 40, 80))[_times(profile, 1, 0) :]:
+    for k, n, p, q in ((3, 300, 60, 90), (8, 400, 40, 80))[by_profile(profile, 1, 0) :]:
         model = GaussianMixtureModel.orthogonal(
             n_clusters=k, norm=2.0, alignment=0.8, signal_sensitive=0.25, signal_public=1.0,
             noise=0.25,
         )  # fmt: skip
         trial = mixture_trial(model, n=n, p=p, q=q, estimators="known", n_responses=16)
-        found = mean_risk(trial, seed=24, n_trials=_times(profile, 200, 1000))
+        found = mean_risk(trial, seed=24, n_trials=by_profile(profile, 200, 1000))
         parts.append((theory.risk_known_finite(model, n, q), found.mean.total, found.stderr.total))
     return _joined(parts, found.n)
 
@@ -295,7 +291,7 @@ def _threshold(profile: str) -> Measurement:
         signal_public=1.0, noise=noise,
     )  # fmt: skip
     trial = mixture_trial(model, n=n, p=p, q=q, estimators=("base", "known"), n_responses=16)
-    n_trials = _times(profile, 50, 500)
+    n_trials = by_profile(profile, 50, 500)
     with one_blas_thread():
         runs = simulate.run_trials(
             trial, key=jax.random.key(31), n_trials=n_trials, batch_size=50, x64=True
@@ -336,7 +332,7 @@ def _tuned_ridge(profile: str) -> Measurement:
         cases.append(Case(model, name, ridge))
         exact.append(best.total)
     trial = cases_trial(cases, n=n, p=p, q=q, n_responses=16)
-    found = mean_risk(trial, seed=32, n_trials=_times(profile, 150, 1000))
+    found = mean_risk(trial, seed=32, n_trials=by_profile(profile, 150, 1000))
     return _joined([(exact, found.mean.total, found.stderr.total)], found.n)
 
 
@@ -366,7 +362,7 @@ def _m_anonymity(
             setting |= {"noise": 0.25, "centred": centred}
             exact = theory.risk_m_anonymity(**setting)  # type: ignore[arg-type]
             trial = m_anonymity_trial(**setting, n_responses=16)  # type: ignore[arg-type]
-            found = mean_risk(trial, seed=seed, n_trials=_times(profile, 3000, 15000))
+            found = mean_risk(trial, seed=seed, n_trials=by_profile(profile, 3000, 15000))
             mean, stderr = found.mean, found.stderr
             parts.append((exact.structured, mean.sensitive, stderr.sensitive))
             parts.append((exact.bulk, mean.other, stderr.other))

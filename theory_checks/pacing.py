@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from privlearn import claims, simulate
-from privlearn.claims import Claim, Measurement
+from privlearn.claims import Measurement, by_profile
 from privlearn.pacing import combinations, controllers, kernels, theory
 from privlearn.pacing.controllers import Controller, Feedback
 from privlearn.pacing.kernels import Learner
@@ -35,30 +35,7 @@ FIRST = np.full(3, 0.5)
 K = Gains(0.05, 0.08, 0.02)
 
 
-def _times(profile: str, quick: int, paper: int) -> int:
-    return {"quick": quick, "paper": paper}[profile]
-
-
-def _claim(
-    name: str,
-    statement: str,
-    measure: Callable[[str], Measurement],
-    *,
-    resolution: float,
-    tolerance: float = 0.0,
-    source: str = CMD,
-) -> None:
-    claims.register(
-        Claim(
-            name=f"pacing/{name}",
-            topic="pacing",
-            statement=statement,
-            source=source,
-            measure=measure,
-            resolution=resolution,
-            tolerance=tolerance,
-        )
-    )
+_claim = claims.registrar("pacing", source=CMD)
 
 
 # ------------------------------------------------------------ equivalences, to rounding
@@ -102,7 +79,7 @@ def _same_paths(
     """Paths by the kernel, written out, beside those of a named learner; both mirrors."""
 
     def measure(profile: str) -> Measurement:
-        g = _errors(_times(profile, 150, 1500))
+        g = _errors(by_profile(profile, 150, 1500))
         eta, alpha = kernel()
         stated, found = [], []
         for mirror in kernels.MIRRORS:
@@ -254,7 +231,7 @@ _claim(
 
 def _adaptive(profile: str) -> Measurement:
     """Largest regret / bound over kernels, mirrors, steps, adversaries; 1 if it stays below."""
-    steps, length = _times(profile, 300, 3000), 32
+    steps, length = by_profile(profile, 300, 3000), 32
     shapes: list[Any] = [
         [1.0],
         [2.0, -1.0],
@@ -372,7 +349,7 @@ _claim(
 
 def _jury(profile: str) -> Measurement:
     rng = np.random.default_rng(4)
-    n, agree, used = _times(profile, 2000, 20_000), 0, 0
+    n, agree, used = by_profile(profile, 2000, 20_000), 0, 0
     for row in rng.uniform([-0.5, -1, -0.5], [2.5, 1.2, 0.8], (n, 3)):
         radius = theory.spectral_radius(Gains(*row), 1.0)
         if abs(radius - 1) > 1e-7:
@@ -496,7 +473,7 @@ _claim(
 
 def _fluid(profile: str) -> Measurement:
     """Spend and reward per auction at the stated multipliers, v and d uniform."""
-    n_trials = _times(profile, 400, 4000)
+    n_trials = by_profile(profile, 400, 4000)
     per = 4000
     second = [(theory.second_price_utility(r), "utility") for r in (0.05, 0.1)]
     second += [(theory.second_price_value(r), "value") for r in (0.1, 0.3)]
@@ -532,7 +509,7 @@ _claim(
 
 def _price_noise(profile: str) -> Measurement:
     """Mean square of mu - mu* in auctions, at small gains, with and without delay."""
-    rho, n_trials = 0.1, _times(profile, 600, 6000)
+    rho, n_trials = 0.1, by_profile(profile, 600, 6000)
     fluid = theory.second_price_utility(rho)
     k = 1 + fluid.mu
     noise = 1 / (12 * k**3) - rho**2  # variance of spend at mu*: E d^2 [d <= v / k] - rho^2
@@ -577,7 +554,7 @@ _claim(
 
 def _roi_loops(profile: str) -> Measurement:
     """Long-run bid per value of the three combinations where the ROI binds, by simulation."""
-    steps, n_trials = 16_000, _times(profile, 100, 400)
+    steps, n_trials = 16_000, by_profile(profile, 100, 400)
     rho, eta = 0.12, 1 / math.sqrt(steps)
     rules = combinations.COMBINATIONS
     gammas = (4.0, 2.5)

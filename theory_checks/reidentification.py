@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privlearn import claims, simulate
-from privlearn.claims import Claim, Measurement
+from privlearn.claims import Measurement, by_profile
 from privlearn.reidentification import simulation, theory
 from privlearn.reidentification.api import TopicsApi
 
@@ -28,30 +28,7 @@ UNIFORM = theory.PersistentWorld(4, 2, 0.2)
 SKEWED = theory.PersistentWorld(4, 2, 0.2, (6, 3, 2, 1, 0.5, 0.5))
 
 
-def _times(profile: str, quick: int, paper: int) -> int:
-    return {"quick": quick, "paper": paper}[profile]
-
-
-def _claim(
-    name: str,
-    statement: str,
-    measure: Callable[[str], Measurement],
-    *,
-    resolution: float,
-    tolerance: float = 0.0,
-    source: str = OURS,
-) -> None:
-    claims.register(
-        Claim(
-            name=f"reidentification/{name}",
-            topic="reidentification",
-            statement=statement,
-            source=source,
-            measure=measure,
-            resolution=resolution,
-            tolerance=tolerance,
-        )
-    )
+_claim = claims.registrar("reidentification", source=OURS)
 
 
 # ------------------------------------------------------------ attacks in small worlds, exactly
@@ -65,7 +42,7 @@ def _small_world(
     """Attacks that run on drawn populations, beside sums over all sequences."""
 
     def measure(profile: str) -> Measurement:
-        n_trials = _times(profile, 20_000, 400_000)
+        n_trials = by_profile(profile, 20_000, 400_000)
         trial = simulation.persistent_trial(world, n_users=n_users, weeks=weeks, methods=_ATTACKS)
         found = simulate.monte_carlo(
             trial, key=jax.random.key(seed), n_trials=n_trials, batch_size=5_000
@@ -127,7 +104,7 @@ _claim(
 def _matching(profile: str) -> Measurement:
     """Draw whole tables and a hidden permutation; guess from the posterior of each draw."""
     rng = np.random.default_rng(3)
-    n, n_trials = 3, _times(profile, 40_000, 400_000)
+    n, n_trials = 3, by_profile(profile, 40_000, 400_000)
     joint = SKEWED.joint(1)
     pairs = rng.choice(16, p=joint.ravel(), size=(n_trials, n))
     x, y = np.divmod(pairs, 4)
@@ -175,7 +152,7 @@ _claim(
 
 def _drawn_constants(profile: str) -> Measurement:
     """Draw both sites for fixed top sets: chance of a topic of the set, and of a match."""
-    n_trials, exact = _times(profile, 200, 4_000), []
+    n_trials, exact = by_profile(profile, 200, 4_000), []
     cases = ((349, 5, 0.05), (20, 3, 0.5))
 
     def trial(key: jax.Array) -> jax.Array:
@@ -247,7 +224,7 @@ def _random_channels(seed: int, count: int, users: tuple[int, int]) -> list[np.n
 def _bounds_hold(profile: str) -> Measurement:
     """1 + (exact success - bound, where positive): 1 if no bound is ever below."""
     worst = np.zeros(len(theory.Bounds._fields))
-    for matrix in _random_channels(5, _times(profile, 300, 3_000), (2, 7)):
+    for matrix in _random_channels(5, by_profile(profile, 300, 3_000), (2, 7)):
         excess = theory.bayes_success(matrix) - np.array(theory.bounds(matrix))
         worst = np.maximum(worst, excess)
     return Measurement(np.ones(len(worst)), 1 + worst)
@@ -293,7 +270,7 @@ _claim(
 def _hull(profile: str) -> Measurement:
     """Whether the hull holds on all channels, and the plain maximum fails on some: 1 for yes."""
     hull_holds, plain_fails = True, False
-    for matrix in _random_channels(6, _times(profile, 300, 3_000), (2, 8)):
+    for matrix in _random_channels(6, by_profile(profile, 300, 3_000), (2, 8)):
         n, exact = len(matrix), theory.bayes_success(matrix)
         hull_holds &= theory.curve_bound(n, theory.pairwise_curve(matrix)) >= exact - 1e-12
         curves = [theory.pair_curve(p, q) for p, q in itertools.permutations(matrix, 2)]
@@ -317,7 +294,7 @@ _claim(
 
 
 def _program(profile: str) -> Measurement:
-    matrices = _random_channels(7, _times(profile, 20, 200), (3, 4))
+    matrices = _random_channels(7, by_profile(profile, 20, 200), (3, 4))
     return Measurement(
         np.array([theory.bayes_success(matrix) for matrix in matrices]),
         np.array([theory.bayes_success_lp(matrix) for matrix in matrices]),
@@ -336,7 +313,7 @@ _claim(
 
 def _gaussian(profile: str) -> Measurement:
     """Draw releases a e_u + noise; the best attacker names the largest coordinate."""
-    n_trials, cases = _times(profile, 40_000, 400_000), ((10, 1.0), (10, 2.0), (200, 2.0))
+    n_trials, cases = by_profile(profile, 40_000, 400_000), ((10, 1.0), (10, 2.0), (200, 2.0))
 
     def trial(key: jax.Array) -> jax.Array:
         right = []
@@ -362,7 +339,7 @@ _claim(
 def _known_profiles(profile: str) -> Measurement:
     """An attacker who knows three persistent top sets, run on drawn releases."""
     sets = np.array([[0, 1], [0, 2], [2, 3]])
-    n_trials = _times(profile, 40_000, 400_000)
+    n_trials = by_profile(profile, 40_000, 400_000)
     inside, outside = theory.topic_probabilities(4, 2, 0.2)
     law = np.full((3, 4), outside)
     np.put_along_axis(law, sets, inside, axis=1)

@@ -202,132 +202,120 @@ def measure_calibrated_grid(profile):
     return claims.Measurement(rho, np.sum([theory.binomial_gap(n, 1 / atoms) / alpha] * atoms))
 
 
-def _register(name, statement, source, measure, resolution, tolerance=0.0):
-    claims.register(
-        claims.Claim(
-            name=f"replicable/{name}",
-            topic="replicable",
-            statement=statement,
-            source=source,
-            measure=measure,
-            resolution=resolution,
-            tolerance=tolerance,
-        )
-    )
+_claim = claims.registrar("replicable")
 
-
-_register(
+_claim(
     "stat-query",
     "the replicable statistical query with tau = .05, rho = .1, delta = .01 (193,124 rows) differs "
     "between two runs with probability E|v1 - v2| / alpha = .0139 at p = 1/2, far below rho",
-    DERIVED + IMPAGLIAZZO,
     measure_stat_query,
+    source=DERIVED + IMPAGLIAZZO,
     resolution=0.08,
 )
-_register(
+_claim(
     "rounding",
     "two frequencies of 2,000 rows, p = .3, are rounded differently on a shared grid of width .1 "
     "with probability E min(1, |v1 - v2| / alpha) = .115614",
-    DERIVED + IMPAGLIAZZO,
     measure_rounding,
+    source=DERIVED + IMPAGLIAZZO,
     resolution=0.025,
 )
-_register(
+_claim(
     "rounding-narrow",
     "the same law where the grid (.03) is about as narrow as the gap (400 rows, p = 1/2)",
-    DERIVED + IMPAGLIAZZO,
     measure_narrow_grid,
+    source=DERIVED + IMPAGLIAZZO,
     resolution=0.012,
 )
-_register(
+_claim(
     "threshold",
     "a threshold uniform on [.25, .35] separates two frequencies of 2,000 rows, p = .3, with "
     "probability E|clip(v1) - clip(v2)| / .1 = .115614",
-    DERIVED + ESFANDIARI,
     measure_threshold,
+    source=DERIVED + ESFANDIARI,
     resolution=0.025,
 )
-_register(
+_claim(
     "threshold-edge",
     "the same law for a mass near the end of the range (500 rows, p = .26, range [.25, .3])",
-    DERIVED + ESFANDIARI,
     measure_threshold_at_the_edge,
+    source=DERIVED + ESFANDIARI,
     resolution=0.025,
 )
-_register(
+_claim(
     "thresholds-shared",
     "five cells against one shared threshold: 1 - mean over the threshold of "
     "prod_j (1 - 2 F_j (1 - F_j))",
-    DERIVED + ESFANDIARI,
     measure_several_cells,
+    source=DERIVED + ESFANDIARI,
     # Counts are multinomial, the formula takes them as independent: .8 % observed at 5 cells.
     tolerance=0.02,
     resolution=0.04,
 )
-_register(
+_claim(
     "masses-shared-offset",
     "three masses rounded with one shared offset differ with probability 1 - mean over the offset "
     "of prod_j sum_cells P_j(cell)^2",
-    DERIVED + ESFANDIARI,
     measure_masses,
+    source=DERIVED + ESFANDIARI,
     # The masses sum to 1, the formula takes them as independent.
     tolerance=0.05,
     resolution=0.18,
 )
-_register(
+_claim(
     "means",
     "two means of n rows of standard deviation s are rounded differently with probability "
     "2 s / (sqrt(pi n) alpha)",
-    DERIVED + IMPAGLIAZZO,
     measure_means,
+    source=DERIVED + IMPAGLIAZZO,
     # Normal law of a mean of 60 uniform rows: relative error of E|gap| about 1 / (20 n).
     tolerance=0.002,
     resolution=0.2,
 )
-_register(
+_claim(
     "median",
     "two medians of 201 exponential rows are rounded differently with probability "
     "2 int B (1 - B) dQ / alpha",
-    DERIVED + IMPAGLIAZZO,
     measure_median,
+    source=DERIVED + IMPAGLIAZZO,
     # Gaps beyond alpha have probability 1e-6.
     tolerance=0.001,
     resolution=0.15,
 )
-_register(
+_claim(
     "same-leaves",
     "two samples of 4,000 rows of the truncated mixture give the same leaves with the probability "
     "that the law of the shared threshold gives for the exact masses of its cells",
-    DERIVED + ESFANDIARI,
     measure_leaves,
+    source=DERIVED + ESFANDIARI,
     # Independence of the cells' counts, as above.
     tolerance=0.02,
     resolution=0.25,
 )
-_register(
+_claim(
     "same-coreset",
     "two samples of 4,000 rows of the truncated mixture give the same coreset with the product of "
     "the probabilities of the same leaves and of the same rounded masses",
-    DERIVED + ESFANDIARI,
     measure_coreset,
+    source=DERIVED + ESFANDIARI,
     tolerance=0.04,  # independence of the counts, in both factors
     resolution=0.3,
 )
-_register(
+_claim(
     "design",
     "n = ceil(log(2/delta) / (2 tau'^2)) makes Hoeffding's bound delta, tau' + alpha/2 = tau and "
     "2 delta + 2 tau'/alpha = rho",
-    IMPAGLIAZZO,
     measure_design,
+    source=IMPAGLIAZZO,
     tolerance=1e-4,  # n is rounded up
     resolution=2e-4,
 )
-_register(
+_claim(
     "calibrated-grid",
     "on the grid of width 2 sqrt((N-1)/(pi n)) / rho, N equal masses differ with probability at "
     "most rho, by the sum of their exact laws",
-    DERIVED + ESFANDIARI,
     measure_calibrated_grid,
+    source=DERIVED + ESFANDIARI,
     tolerance=1e-3,  # normal approximation of E|v1 - v2|
     resolution=2e-3,
 )

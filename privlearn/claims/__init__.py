@@ -22,9 +22,9 @@ Examples
 """
 
 from privlearn.claims.checking import Verdict, check_claim, judge, resolution_of, run
-from privlearn.claims.claim import PROFILES, Claim, Measurement
+from privlearn.claims.claim import PROFILES, Claim, Measurement, by_profile
 from privlearn.claims.discovery import discover, failures, folder
-from privlearn.claims.registry import get, isolated, names, register, select
+from privlearn.claims.registry import get, isolated, names, register, registrar, select
 from privlearn.claims.report import listing, main, table, to_dict, write_json
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Claim",
     "Measurement",
     "Verdict",
+    "by_profile",
     "check_claim",
     "discover",
     "failures",
@@ -43,6 +44,7 @@ __all__ = [
     "main",
     "names",
     "register",
+    "registrar",
     "resolution_of",
     "run",
     "select",

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -15,7 +15,37 @@ if TYPE_CHECKING:
 Profile = Literal["quick", "paper"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
+T = TypeVar("T")
+
 _NAME = re.compile(r"[a-z0-9]+(?:[-_./][a-z0-9]+)*")
+
+
+def by_profile(profile: str, quick: T, paper: T) -> T:
+    """Choose between the two amounts of work.
+
+    Parameters
+    ----------
+    profile : {"quick", "paper"}
+    quick, paper
+        What to give for each.
+
+    Returns
+    -------
+    One of the two.
+
+    Raises
+    ------
+    ValueError
+        For any other profile.
+
+    Examples
+    --------
+    >>> by_profile("quick", 200, 5_000)
+    200
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    return quick if profile == "quick" else paper
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from typing import Any
 
-from privlearn.claims.claim import Claim
+from privlearn.claims.claim import Claim, Measurement
 
 _claims: dict[str, Claim] = {}
 
@@ -41,6 +42,44 @@ def register(claim: Claim) -> Claim:
             "give one of the two another name"
         )
     _claims[claim.name] = claim
+    return claim
+
+
+def registrar(topic: str, **defaults: Any) -> Callable[..., Claim]:
+    """Give a short form of `register` for the claims of one topic.
+
+    Parameters
+    ----------
+    topic : str
+        Topic of the claims; their names get it as prefix.
+    **defaults
+        Fields of `Claim` that most of them share, such as ``source``.
+
+    Returns
+    -------
+    callable
+        ``claim(name, statement, measure, **fields)``, which registers and returns a `Claim`.
+
+    Raises
+    ------
+    TypeError
+        From the callable, for a field that `Claim` does not have or that is missing.
+
+    Examples
+    --------
+    >>> from privlearn import claims
+    >>> claim = claims.registrar("doc", source="folklore", resolution=0.1)
+    >>> with claims.isolated():
+    ...     claim("coin", "half heads", lambda profile: claims.Measurement(0.5, 0.5, 0.01)).name
+    'doc/coin'
+    """
+
+    def claim(
+        name: str, statement: str, measure: Callable[[str], Measurement], **fields: Any
+    ) -> Claim:
+        given = {**defaults, **fields}
+        return register(Claim(f"{topic}/{name}", topic, statement, measure=measure, **given))
+
     return claim
 
 

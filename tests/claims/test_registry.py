@@ -219,3 +219,23 @@ def test_the_folder_inside_an_installed_package_is_found_too(tmp_path, monkeypat
 def test_claims_load_without_jax():
     code = "import privlearn.claims, sys; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_registrar_fills_in_what_the_claims_of_a_topic_share():
+    claim = claims.registrar("demo", source="a book", resolution=0.2)
+    with claims.isolated():
+        made = claim("coin", "half heads", lambda profile: None, tolerance=0.01, resolution=0.1)
+        assert claims.get("demo/coin") is made
+    assert (made.topic, made.source, made.resolution) == ("demo", "a book", 0.1)
+    assert made.tolerance == 0.01
+
+
+def test_registrar_refuses_a_field_that_claims_do_not_have():
+    with claims.isolated(), pytest.raises(TypeError, match="colour"):
+        claims.registrar("demo", source="a book")("x", "y", lambda profile: None, colour="red")
+
+
+def test_a_profile_that_does_not_exist_is_named():
+    assert claims.by_profile("paper", 1, 2) == 2
+    with pytest.raises(ValueError, match="fast"):
+        claims.by_profile("fast", 1, 2)
