@@ -167,7 +167,7 @@ def _tables(blocks: Blocks, runs: Runs) -> tuple[Array, Array, Array, Array]:
         into = (runs.ids == runs.ids[..., -1:]).astype(dtype)[..., None]
         keep = (runs.ids[..., -1] == runs.carried).astype(dtype)[..., None, None]
     if runs.fold is not None:
-        into = into * runs.fold[:, None, None, None]
+        into = into * runs.fold[:, :, None, None]
     seen = jnp.broadcast_to(seen, (t, m, *seen.shape[2:]))
     return seen, mine, into, keep
 
@@ -183,9 +183,14 @@ def _states(keep: Array, added: Array, first: Array) -> tuple[Array, Array]:
     return jnp.concatenate([first[None], after[:-1]]), after[-1]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def causal_in_two_passes(spec: Spec, blocks: Blocks, runs: Runs, z: Array) -> tuple[Array, Array]:
     """The same sums and state as `privlearn.attention.blocks.causal`, all blocks at once."""
+    sums, z = _two_passes(spec, blocks, runs, z)
+    return jnp.swapaxes(sums, 2, 3), z  # the kernels write sums token after token
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _two_passes(spec: Spec, blocks: Blocks, runs: Runs, z: Array) -> tuple[Array, Array]:
     return _forward(spec, blocks, runs, z)[0]
 
 
@@ -238,4 +243,4 @@ def _backward(spec: Spec, saved, cotangents):
     return d_blocks, Runs(), first[:, :n_features]
 
 
-causal_in_two_passes.defvjp(_forward, _backward)
+_two_passes.defvjp(_forward, _backward)

@@ -254,12 +254,12 @@ def _runs(inputs: Inputs, block: int, fold: Array | None) -> Runs:
 
 
 def _divided(inputs: Inputs, sums: Array, first: ArrayLike = 0) -> Array:
-    """Sums (t, B K, G b, D1) of all blocks -> outputs (B, T, N, D) from token `first` on."""
+    """Sums (t, B K, D1, G b) of all blocks -> outputs (B, T, N, D) from token `first` on."""
     rows, n, heads, _ = inputs.query.shape
-    out = sums[..., :-1] / (1 + sums[..., -1:])
-    t, _, _, depth = out.shape
+    out = sums[:, :, :-1] / (1 + sums[:, :, -1:])
+    t, _, depth, _ = out.shape
     group = inputs.group
-    out = out.reshape(t, rows, heads // group, group, -1, depth).transpose(1, 0, 4, 2, 3, 5)
+    out = out.reshape(t, rows, heads // group, depth, group, -1).transpose(1, 0, 5, 2, 4, 3)
     out = out.reshape(rows, -1, heads, depth)
     return jax.lax.dynamic_slice_in_dim(out, first, n, axis=1).astype(inputs.query.dtype)
 
@@ -285,7 +285,8 @@ def _causal(
             rows = _behind(rows, initial, held, **how)
         n_blocks = -(-rows.yk.shape[1] // block)
         full = (jnp.arange(n_blocks) + 1) * block <= held + n
-        fold = full.astype(rows.v1.dtype)
+        n_rows, _, n_kv_heads, _ = rows.yk.shape
+        fold = jnp.tile(full.astype(rows.v1.dtype)[:, None], (1, n_rows * n_kv_heads))
     blocks, runs = _cut(rows, block), _runs(inputs, block, fold)
     r, depth = blocks.yk.shape[2], blocks.v1.shape[3]
     n_features = r * (r + 1) // 2 if spec.packed else r * r
