@@ -125,7 +125,7 @@ register(
             },
             "paper": {
                 "n": 1792, "block": 128, "samples": (16, 32, 64, 128, 256, 512, 1024),
-                "sources": SOURCES, "n_trials": 200, "seed": 0,
+                "sources": SOURCES, "n_trials": 100, "seed": 0,
             },
         },
         compute=error_table,

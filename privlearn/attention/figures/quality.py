@@ -110,7 +110,8 @@ register(
                 "r": 8, "block": 16, "characters": 100_000,
             },
             "paper": {
-                "variants": tuple(NAMES), "n_seeds": 3, "n_steps": 500, "every": 50, "batch": 12,
+                "variants": ("softmax", "polynomial-4", "random", "random-local", "learned-local"),
+                "n_seeds": 3, "n_steps": 400, "every": 50, "batch": 8,
                 "context": 128, "width": 64, "r": 16, "block": 32, "characters": 1_000_000,
             },
         },
@@ -198,9 +199,9 @@ register(
                 "batch": 16, "length": 24, "n_data": 4, "width": 32, "r": 8, "block": 8,
             },
             "paper": {
-                "variants": ("softmax", "polynomial-4", "random", "random-local", "learned-local"),
-                "n_seeds": 3, "n_steps": 2000, "every": 200, "batch": 32, "length": 120,
-                "n_data": 8, "width": 32, "r": 16, "block": 32,
+                "variants": ("softmax", "polynomial-4", "random-local", "learned-local"),
+                "n_seeds": 2, "n_steps": 1200, "every": 100, "batch": 32, "length": 32,
+                "n_data": 4, "width": 32, "r": 16, "block": 16,
             },
         },
         compute=tasks,
