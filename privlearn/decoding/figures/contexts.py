@@ -20,6 +20,8 @@ from privlearn.decoding.models import Prompts, TransformerLM
 #: Rows of one forward pass: one shape, so one program a model.
 BATCH = 64
 PROMPT = 32
+#: Lengths of texts that are read are padded to multiples of this.
+STEP = 40
 
 
 class Mean(NamedTuple):
@@ -155,9 +157,11 @@ def _logits(reader: TransformerLM, tokens: jax.Array) -> jax.Array:
 
 
 def read(reader: TransformerLM, tokens: np.ndarray) -> np.ndarray:
-    """Logits (n, T, V), in batches of one shape."""
+    """Logits (n, T, V), in batches of few shapes: texts are padded, which no logit before sees."""
+    n, length = tokens.shape
+    tokens = np.pad(tokens, ((0, 0), (0, -length % STEP)))
     parts = []
     for at in range(0, len(tokens), BATCH):
         rows = np.arange(at, at + BATCH) % len(tokens)
-        parts.append(np.asarray(_logits(reader, jnp.asarray(tokens[rows]))))
-    return np.concatenate(parts)[: len(tokens)]
+        parts.append(np.asarray(_logits(reader, jnp.asarray(tokens[rows])))[:, :length])
+    return np.concatenate(parts)[:n]

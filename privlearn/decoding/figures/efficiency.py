@@ -208,7 +208,7 @@ register(
         source="Sun et al., SpecTr, arXiv 2310.15141, block efficiency against K",
         profiles={
             "quick": {
-                "n_contexts": 192, "gamma": 4, "n_drafts": (2, 4), "rules": ("kseq", "rrs"),
+                "n_contexts": 192, "gamma": 4, "n_drafts": (4,), "rules": ("kseq", "rrs"),
                 "n_coins": 4, "seed": 3,
             },
             "paper": {
@@ -303,7 +303,7 @@ register(
         ),
         profiles={
             "quick": {
-                "target": "middle", "batches": (1,), "gammas": (1, 4), "longest": 8,
+                "target": "middle", "batches": (1,), "gammas": (2,), "longest": 8,
                 "n_tokens": 48, "repeats": 5, "n_contexts": 256, "seed": 2,
             },
             "paper": {
