@@ -196,6 +196,14 @@ def corpus() -> tuple[dict[str, Split], BytePairTokenizer, dict[str, np.ndarray]
     return splits, tokenizer, {domain: tokenizer.encode(text) for domain, text in texts.items()}
 
 
+def _shorter(steps: int) -> Plan:
+    """The recipe in fewer steps: warm up for at most half of them, in whole chunks."""
+    if steps < 1:
+        raise ValueError(f"steps: {steps}; must be at least 1")
+    chunk = max(size for size in range(1, Plan.chunk + 1) if steps % size == 0)
+    return Plan(steps, warmup=min(Plan.warmup, steps // 2), chunk=chunk)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train every size and write the family to a folder."""
     from privlearn.decoding.family.write import write_family
@@ -206,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="updates of each size, instead of the recipe's")
     chosen = parser.parse_args(arguments)
     splits, tokenizer, streams = corpus()
-    plans = PLANS if chosen.steps is None else dict.fromkeys(SIZES, (Plan(chosen.steps),))
+    plans = PLANS if chosen.steps is None else dict.fromkeys(SIZES, (_shorter(chosen.steps),))
     trained = {}
     for i, (name, config) in enumerate(SIZES.items()):
         key = jax.random.fold_in(jax.random.key(chosen.seed), i)
