@@ -16,6 +16,7 @@ each head of keys and each node of the recursion.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -52,6 +53,9 @@ from privlearn.attention.softmax import (
     to_rows,
 )
 
+#: Keys of a tile in the leaves, which are little more than a diagonal: small tiles cut it closer.
+LEAF_K = 256
+
 
 def hyper_attention(
     query: ArrayLike,
@@ -82,7 +86,8 @@ def hyper_attention(
         A typed JAX key; needed as soon as anything is approximated. The same key gives the same
         result.
     block : int, default 256
-        Keys of a block; one block (``block >= S``) is exact.
+        Keys of a block, at most: the causal form cuts its halves into equal blocks. One block
+        (``block >= S``) is exact.
     samples : int, default 256
         Keys drawn, with replacement, for all that is outside the blocks; 0 leaves it out.
     lsh_projs : int, default 7
@@ -153,9 +158,9 @@ def hyper_attention(
     return (out, lse) if return_lse else out
 
 
-def exact_shape(settings: Settings) -> Shape:
+def exact_shape(settings: Settings, block_k: int = BLOCK_K) -> Shape:
     """The exact attention that stands in for the approximation."""
-    return Shape(settings.scale, settings.causal, BLOCK_Q, BLOCK_K)
+    return Shape(settings.scale, settings.causal, BLOCK_Q, block_k)
 
 
 def is_exact(n_queries: int, n_keys: int, settings: Settings) -> bool:
@@ -201,7 +206,8 @@ def make_plan(
             _level_orders(k_place, 0, levels, n_places + 1),
         )
         count = _level_counts(exists, levels)
-    draws = jax.random.uniform(rng_draw, (*count.shape, settings.samples))
+    shape = (*count.shape, settings.samples)
+    draws = jax.random.uniform(rng_draw, (math.prod(shape),)).reshape(shape)
     picks = jnp.minimum((draws * count[..., None]).astype(jnp.int32), count[..., None] - 1)
     return Plan(*orders, jnp.maximum(picks, 0), count)
 
@@ -281,7 +287,7 @@ def _forward(
     x = tables(q, k, v, q_ids, k_ids, plan, lay, settings)
     if levels:
         leaves = _leaf_arrays(q, k, v, q_ids, k_ids, levels)
-        out, lse = (_unleaved(y, levels) for y in attend(*leaves, exact_shape(settings)))
+        out, lse = (_unleaved(y, levels) for y in attend(*leaves, exact_shape(settings, LEAF_K)))
     else:
         out, lse = jnp.zeros((R, G, n, v.shape[-1])), jnp.full((R, G, n), -jnp.inf)
     out, lse = (y.astype(exact) for y in (out, lse))
@@ -337,6 +343,7 @@ def _saved(
     return (out, lse), (q, k, v, q_ids, k_ids, plan, out, lse)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _backward(settings: Settings, saved: Any, cotangents: tuple[Array, Array]) -> tuple[Any, ...]:
     q, k, v, q_ids, k_ids, plan, out, lse = saved
     d_out, d_lse = cotangents
@@ -373,7 +380,7 @@ def _gradients(
         d_out, lse, delta = (_pad_to(y, n, 2) for y in (d_out, lse, delta))
         per_query = (_leaves(y, levels) for y in (d_out, lse, delta))
         leaves = _leaf_arrays(q, k, v, q_ids, k_ids, levels)
-        dq, dk, dv = gradients(*leaves, *per_query, exact_shape(settings))
+        dq, dk, dv = gradients(*leaves, *per_query, exact_shape(settings, LEAF_K))
         grads = tuple(_unleaved(y, levels) for y in (dq, dk[:, None], dv[:, None]))
     else:
         grads = tuple(jnp.zeros(y.shape) for y in (q, k, v))

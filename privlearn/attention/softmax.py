@@ -31,7 +31,7 @@ from privlearn.attention.arguments import (
 )
 
 #: Queries and keys of one tile; measured on two cores, float32, head size 64.
-BLOCK_Q, BLOCK_K = 2048, 256
+BLOCK_Q, BLOCK_K = 2048, 512
 
 
 class Shape(NamedTuple):
@@ -413,6 +413,7 @@ def _saved(
     return (out, lse), (q, k, v, q_ids, k_ids, out, lse)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _backward(shape: Shape, saved: Any, cotangents: tuple[Array, Array]) -> tuple[Any, ...]:
     q, k, v, q_ids, k_ids, out, lse = saved
     d_out, d_lse = cotangents

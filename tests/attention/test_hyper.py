@@ -95,6 +95,11 @@ def dense(q, k, v, q_ids, k_ids, weight, scale, w, u):
     )
 
 
+def quickly(f):
+    """Compiled without LLVM's optimisation, which takes longer than these calls."""
+    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def with_gradients(attention, q, k, v, w, u):
     (out, lse), back = jax.vjp(attention, q, k, v)
     d_lse = jnp.where(jnp.isfinite(lse), jnp.cos(lse) * u, 0)
@@ -123,10 +128,14 @@ def test_value_or_gradient_is_not_that_of_the_estimator(case):
         *arrays, w, u = draw(1, B, T, S, N, K)
         settings = settings_of(causal=options.get("is_causal", False), **changes)
         rows = to_rows(check_inputs(*arrays, **options))
-        plan = make_plan(jax.random.key(2), rows[0], rows[1], rows[4], 3, settings)
-        ours = with_gradients(
-            lambda q, k, v: approximate(q, k, v, *rows[3:], plan, settings), *rows[:3], w, u
-        )
+
+        @quickly
+        def estimate(q, k, v, q_ids, k_ids, w, u):
+            plan = make_plan(jax.random.key(2), q, k, k_ids, 3, settings)
+            given = lambda q, k, v: approximate(q, k, v, q_ids, k_ids, plan, settings)  # noqa: E731
+            return plan, with_gradients(given, q, k, v, w, u)
+
+        plan, ours = estimate(*rows, w, u)
     theirs = dense(*rows, weights(plan, settings, T, S), 0.5, w, u)
     for mine, plain in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(mine, plain, rtol=0, atol=1e-12)
@@ -186,8 +195,13 @@ def test_future_keys_influence_the_past_or_weights_do_not_sum_to_one():
     (q, k, v, *_), options = example()
     v = np.concatenate([np.ones_like(v[..., :1]), v[..., 1:]], axis=-1)
     with float64():
-        out, back = jax.vjp(lambda k, v: hyper_attention(q, k, v, **options), k, v)
-        dk, dv = back(jnp.zeros_like(out).at[0, 29].set(1))
+
+        @quickly
+        def of_one(k, v):
+            out, back = jax.vjp(lambda k, v: hyper_attention(q, k, v, **options), k, v)
+            return out, *back(jnp.zeros_like(out).at[0, 29].set(1))
+
+        out, dk, dv = map(np.asarray, of_one(k, v))
     assert np.all(dk[0, 30:] == 0)
     assert np.all(dv[0, 30:] == 0)
     assert np.any(dv[0, :24] != 0)  # and the approximate half is reached at all
@@ -237,7 +251,7 @@ def test_memory_is_not_linear_in_length(causal, backward, arrays):
             return out, back(out)
 
         inputs = [jax.ShapeDtypeStruct((1, n, 1, 64), jnp.float32)] * 3
-        compiled = jax.jit(both if backward else attention).lower(*inputs).compile()
+        compiled = quickly(both if backward else attention).lower(*inputs).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     n = 2**14
