@@ -143,7 +143,7 @@ def measure_frobenius(profile):
 
     from privlearn.attention import init_sketch, theory
 
-    n_sketches = {"quick": 400, "paper": 4_000}[profile]
+    n_sketches = claims.by_profile(profile, 400, 4_000)
     rng = np.random.default_rng(9)
     q, k = rng.standard_normal((2, 64, 64))
     q, k = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, k))
@@ -220,53 +220,42 @@ def measure_flops(profile):
     return claims.Measurement(own, counted)
 
 
-def claim(name, statement, source, measure, resolution, tolerance=0.0):
-    return claims.register(
-        claims.Claim(
-            name=f"attention/{name}",
-            topic="attention",
-            statement=statement,
-            source=source,
-            measure=measure,
-            resolution=resolution,
-            tolerance=tolerance,
-        )
-    )
+claim = claims.registrar("attention")
 
 
 claim(
     "sketch-unbiased",
     "E <Sx, Sy> = <x, y>^2 for the sketch of degree 2, Gaussian, r = 32",
-    PAPER + ".2",
     measure_mean,
+    source=PAPER + ".2",
     resolution=0.05,
 )
 claim(
     "sketch-unbiased-degree-four",
     "E <Sx, Sy> = <x, y>^4 for the recursive sketch of degree 4, Gaussian, r = 32",
-    PAPER + ".2",
     measure_mean_degree_four,
+    source=PAPER + ".2",
     resolution=0.2,
 )
 claim(
     "sketch-variance",
     "Var <Sx, Sy> = [(1 + 2 c^2)^2 - c^4] / r for unit vectors with cosine c, degree 2, Gaussian",
-    DERIVED,
     measure_variance,
+    source=DERIVED,
     resolution=0.2,
 )
 claim(
     "sketch-variance-signs",
     "For independent signs 1 + 2 c^2 becomes 1 + 2 c^2 - 2 sum x_i^2 y_i^2 in the variance",
-    DERIVED,
     measure_variance_of_signs,
+    source=DERIVED,
     resolution=0.2,
 )
 claim(
     "sketch-variance-srht",
     "The variance of independent signs holds for SRHT to a few per cent, h = 32",
-    DERIVED,
     measure_variance_of_srht,
+    source=DERIVED,
     # Columns of one leaf share their signs: measured within 5 % at h = 32.
     tolerance=0.06,
     resolution=0.3,
@@ -274,60 +263,60 @@ claim(
 claim(
     "weight-biased-upwards",
     "E <Sx, Sy>^2 = c^4 + [(1 + 2 c^2)^2 - c^4] / r: orthogonal keys get weight 1 / r",
-    DERIVED,
     measure_weight,
+    source=DERIVED,
     resolution=0.2,
 )
 claim(
     "weight-degree-eight",
     "E <Sx, Sy>^2 = (P + 2 S)^2 / r + (1 - 1 / r) S^2 for attention of degree 8",
-    DERIVED,
     measure_weight_degree_eight,
+    source=DERIVED,
     resolution=0.5,
 )
 claim(
     "weight-mean-squared-error",
     "Mean squared error of a sketched weight of degree 4 at c = 0 and 0.6, Gaussian, r = 32",
-    DERIVED,
     measure_error,
+    source=DERIVED,
     resolution=0.4,
 )
 claim(
     "frobenius-error",
     "The mean over sketches of the squared error of theorem 1.1 is that of the formula, pair by "
     "pair, for iid directions at h = 64, r = 32",
-    "theorem 1.1 of arXiv 2310.01655; value " + DERIVED,
     measure_frobenius,
+    source="theorem 1.1 of arXiv 2310.01655; value " + DERIVED,
     resolution=0.4,
 )
 claim(
     "legacy-scale",
     "Dividing by r instead of sqrt(r), as the authors' published code does, gives E = c^2 / r",
-    "the authors' code, read; " + DERIVED,
     measure_legacy,
+    source="the authors' code, read; " + DERIVED,
     resolution=0.06,
 )
 claim(
     "packed-features-exact",
     "r (r + 1) / 2 features give <x, y>^2 exactly",
-    "algebra of a symmetric square",
     measure_packing,
+    source="algebra of a symmetric square",
     tolerance=1e-9,  # rounding where <x, y> is near 0
     resolution=1e-8,
 )
 claim(
     "decoding-equals-parallel",
     "Tokens one by one with a state of constant size give the parallel result, exact blocks too",
-    PAPER + ".4 and section 3, the state as derived here",
     measure_decoding,
+    source=PAPER + ".4 and section 3, the state as derived here",
     tolerance=1e-11,  # float64 rounding, relative to each value
     resolution=1e-10,
 )
 claim(
     "operations-per-token",
     "2 b (h + d + 1) + 4 R (d + 1) operations for each token, products of matrices",
-    "derived for this implementation",
     measure_flops,
+    source="derived for this implementation",
     # XLA counts the products of features, powers and sums as well.
     tolerance=0.12,
     resolution=0.15,

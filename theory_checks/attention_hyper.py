@@ -27,7 +27,7 @@ from privlearn.attention.hyper_node import Settings
 from privlearn.attention.lsh import draw_projections, gray_place, hash_codes
 from privlearn.attention.softmax import softmax_attention
 from privlearn.attention.theory import hyper as theory
-from privlearn.claims import Claim, Measurement
+from privlearn.claims import Measurement, by_profile
 from privlearn.simulate import float64
 
 PAPER = "Han et al., ICLR 2024, arXiv 2310.05869"
@@ -36,8 +36,7 @@ OURS = f"re-derived, for the algorithms of {PAPER}"
 N, WIDTH, BLOCK, SCALE = 256, 16, 32, 0.25
 
 
-def _trials(profile: str, quick: int, paper: int) -> int:
-    return {"quick": quick, "paper": paper}[profile]
+_claim = claims.registrar("attention")
 
 
 def _mean(samples: Any) -> tuple[np.ndarray, np.ndarray, int]:
@@ -83,7 +82,7 @@ def _blocks() -> tuple[Plan, np.ndarray]:
 
 def _angles(profile: str) -> Measurement:
     """Shares of hashes in which two vectors differ by 0 and by 1 bit, at two angles."""
-    n, r, angles = _trials(profile, 20_000, 400_000), 7, np.array([0.5, 0.9])
+    n, r, angles = by_profile(profile, 20_000, 400_000), 7, np.array([0.5, 0.9])
     x = np.zeros((3, 2), np.float32)
     x[0, 0] = 1
     x[1:] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -98,18 +97,13 @@ def _angles(profile: str) -> Measurement:
     return Measurement(exact, mean, stderr, n)
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-hash-collisions",
-        topic="attention",
-        statement=(
-            "Codes of r hyperplanes agree with probability (1 - t/pi)^r at angle t, and differ in "
-            "one bit with probability r (t/pi) (1 - t/pi)^(r-1)"
-        ),
-        source=f"Charikar, STOC 2002; {PAPER}, definition 1",
-        measure=_angles,
-        resolution=0.2,
-    )
+_claim(
+    "hyper-hash-collisions",
+    "Codes of r hyperplanes agree with probability (1 - t/pi)^r at angle t, and differ in "
+    "one bit with probability r (t/pi) (1 - t/pi)^(r-1)",
+    _angles,
+    source=f"Charikar, STOC 2002; {PAPER}, definition 1",
+    resolution=0.2,
 )
 
 
@@ -122,16 +116,13 @@ def _neighbours(profile: str) -> Measurement:
     return Measurement(np.ones(4), np.array(found, float))
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-neighbouring-buckets",
-        topic="attention",
-        statement="Sorted by inverse Gray code, neighbouring buckets differ in exactly one bit",
-        source=f"{PAPER}, section 2.1",
-        measure=_neighbours,
-        tolerance=1e-9,
-        resolution=1e-6,
-    )
+_claim(
+    "hyper-neighbouring-buckets",
+    "Sorted by inverse Gray code, neighbouring buckets differ in exactly one bit",
+    _neighbours,
+    source=f"{PAPER}, section 2.1",
+    tolerance=1e-9,
+    resolution=1e-6,
 )
 
 
@@ -150,22 +141,19 @@ def _merge(profile: str) -> Measurement:
     )
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-merge",
-        topic="attention",
-        statement="Attention to disjoint sets of keys, merged by log-normalisers, is exact",
-        source=f"{PAPER}, section 3; Milakov and Gimelshein 2018, arXiv 1805.02867",
-        measure=_merge,
-        tolerance=1e-10,  # rounding, relative to outputs that may lie near 0
-        resolution=1e-9,
-    )
+_claim(
+    "hyper-merge",
+    "Attention to disjoint sets of keys, merged by log-normalisers, is exact",
+    _merge,
+    source=f"{PAPER}, section 3; Milakov and Gimelshein 2018, arXiv 1805.02867",
+    tolerance=1e-10,  # rounding, relative to outputs that may lie near 0
+    resolution=1e-9,
 )
 
 
 def _row_sums(profile: str) -> Measurement:
     """Mean over queries of estimated over exact row sum, hash and sample drawn anew each time."""
-    n = _trials(profile, 1000, 20_000)
+    n = by_profile(profile, 1000, 20_000)
     q, k, v = _problem()
     _, D = _softmax()
     with float64():
@@ -183,15 +171,12 @@ def _row_sums(profile: str) -> Measurement:
     return Measurement(1.0, *_mean(found))
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-row-sums",
-        topic="attention",
-        statement="The row sums that hyper_attention normalises by are unbiased",
-        source=f"{PAPER}, lemma 1 without cap and floor; {OURS}",
-        measure=_row_sums,
-        resolution=0.03,
-    )
+_claim(
+    "hyper-row-sums",
+    "The row sums that hyper_attention normalises by are unbiased",
+    _row_sums,
+    source=f"{PAPER}, lemma 1 without cap and floor; {OURS}",
+    resolution=0.03,
 )
 
 
@@ -202,7 +187,7 @@ def _sampled_sums(profile: str) -> tuple[np.ndarray, np.ndarray]:
     _, M = _blocks()
     A = (P * D[:, None])[::32]
     rest, inside = A * (1 - M[::32]), (A * M[::32]).sum(axis=1)
-    drawn = np.random.default_rng(3).integers(0, N, (_trials(profile, 10_000, 200_000), 64))
+    drawn = np.random.default_rng(3).integers(0, N, (by_profile(profile, 10_000, 200_000), 64))
     return tuple(inside + N * table[:, drawn].mean(axis=2).T for table in (rest, A))  # type: ignore[return-value]
 
 
@@ -213,17 +198,12 @@ def _twice(profile: str) -> Measurement:
     return Measurement(expected, *_mean(_sampled_sums(profile)[1]))
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-block-counted-twice",
-        topic="attention",
-        statement=(
-            "If the sample may hit the own block, the expected row sum is D plus the block's mass"
-        ),
-        source=OURS,
-        measure=_twice,
-        resolution=0.05,
-    )
+_claim(
+    "hyper-block-counted-twice",
+    "If the sample may hit the own block, the expected row sum is D plus the block's mass",
+    _twice,
+    source=OURS,
+    resolution=0.05,
 )
 
 
@@ -235,22 +215,19 @@ def _variance(profile: str) -> Measurement:
     return Measurement(expected, *_mean((found - D[::32]) ** 2))
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-row-sum-variance",
-        topic="attention",
-        statement="Variance of a row sum: (n sum A^2 - (sum A)^2) / m over keys outside the block",
-        source=OURS,
-        measure=_variance,
-        resolution=0.35,
-    )
+_claim(
+    "hyper-row-sum-variance",
+    "Variance of a row sum: (n sum A^2 - (sum A)^2) / m over keys outside the block",
+    _variance,
+    source=OURS,
+    resolution=0.35,
 )
 
 
 @functools.cache
 def _outputs(profile: str, m: int) -> np.ndarray:
     """Squared errors of the output of each query, over draws of the sample; blocks fixed."""
-    n = _trials(profile, 400, 10_000)
+    n = by_profile(profile, 400, 10_000)
     q, k, v = _problem()
     plan, _ = _blocks()
     P, _ = _softmax()
@@ -279,19 +256,14 @@ def _output_error(profile: str) -> Measurement:
     return Measurement(expected, *_mean(_outputs(profile, m).sum(axis=1)))
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-output-error",
-        topic="attention",
-        statement=(
-            "Squared error of the output, given the blocks: (1/m) variance of "
-            "n (1 - M_il) P_il (V_l - O_i) over uniform l, to first order in 1/m"
-        ),
-        source=OURS,
-        measure=_output_error,
-        tolerance=0.03,  # the next order in 1/m, at m = 1024
-        resolution=0.15,
-    )
+_claim(
+    "hyper-output-error",
+    "Squared error of the output, given the blocks: (1/m) variance of "
+    "n (1 - M_il) P_il (V_l - O_i) over uniform l, to first order in 1/m",
+    _output_error,
+    source=OURS,
+    tolerance=0.03,  # the next order in 1/m, at m = 1024
+    resolution=0.15,
 )
 
 
@@ -300,7 +272,7 @@ def _product(profile: str) -> Measurement:
     q, k, v = _problem()
     P, D = _softmax()
     exact, parts = P @ np.asarray(v), []
-    n = _trials(profile, 1000, 20_000)
+    n = by_profile(profile, 1000, 20_000)
     with float64():
         for sampling in ("norm", "uniform"):
 
@@ -316,18 +288,13 @@ def _product(profile: str) -> Measurement:
     return Measurement(*(np.array(column) for column in zip(*parts, strict=True)), n=n)
 
 
-claims.register(
-    Claim(
-        name="attention/hyper-sampled-product",
-        topic="attention",
-        statement=(
-            "Squared error of a product from m sampled columns: "
-            "(sum_l |P_l|^2 |V_l|^2 / p_l - |P V|^2) / m, for norm and uniform sampling"
-        ),
-        source=f"{PAPER}, lemma 2; Drineas, Kannan and Mahoney 2006",
-        measure=_product,
-        resolution=0.15,
-    )
+_claim(
+    "hyper-sampled-product",
+    "Squared error of a product from m sampled columns: "
+    "(sum_l |P_l|^2 |V_l|^2 / p_l - |P V|^2) / m, for norm and uniform sampling",
+    _product,
+    source=f"{PAPER}, lemma 2; Drineas, Kannan and Mahoney 2006",
+    resolution=0.15,
 )
 
 
