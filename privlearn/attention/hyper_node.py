@@ -301,7 +301,7 @@ def add_gradients(
         s = s if t.seen is None else jnp.where(jnp.swapaxes(t.seen, 1, 2), s, never(exact))
         p = jnp.exp(s - l)
         g = p * (jnp.einsum("ckd,cqd->ckq", t.v, d) - e)
-        to_q = jnp.swapaxes(jnp.einsum("cdk,ckq->cdq", jnp.swapaxes(t.k, 1, 2), g), 1, 2) * scale
+        to_q = jnp.einsum("ckq,ckd->cqd", g, t.k) * scale
         dq = dq.at[t.q_at].add(to_q.reshape(c * n_q, -1), mode="drop", unique_indices=True)
         dk = _spread(dk, jnp.einsum("ckq,cqd->ckd", g, t.q), t, lay)
         dv = _spread(dv, jnp.einsum("ckq,cqd->ckd", p, d), t, lay)
