@@ -1,12 +1,10 @@
 """The walltime model against known values, and the choice of the draft length."""
 
-import jax
 import numpy as np
 import pytest
 
 from privlearn.decoding import CostCurve, SpeculativeDecoder, best_gamma
 from privlearn.decoding.cost import block_efficiency_by_position, measure_costs
-from privlearn.decoding.models import TabularLM
 
 
 def flat(c):
@@ -54,25 +52,30 @@ def test_impossible_alpha_has_an_efficiency():
 
 
 @pytest.fixture(scope="module")
-def models():
-    target = TabularLM.random(jax.random.key(0), vocab_size=6, order=1)
-    return target, TabularLM.random(jax.random.key(1), vocab_size=6, order=1)
+def models(random_table):
+    return random_table(0, 6), random_table(1, 6)
+
+
+PROMPTS = [[0, 1], [2, 3]]  # and 4 drafted tokens: the programs that "auto" calibrates with
 
 
 def test_measured_curve_is_not_a_curve(models):
-    target, draft = models
-    curve = measure_costs(target, draft, batch=2, length=4, max_len=32, widths=(1, 4), repeats=2)
-    assert curve.widths.tolist() == [1, 4]
+    curve = SpeculativeDecoder(*models, max_new_tokens=12).measure(PROMPTS)
+    assert curve.widths.tolist() == [1, 2, 3, 5, 9]
     assert np.all(curve.seconds > 0)
+    assert np.all(np.diff(curve.seconds) >= 0)
     assert curve.draft_seconds > 0
     assert curve.relative(1) == 1
-    assert measure_costs(target, None, max_len=32, widths=(1,), repeats=1).draft_seconds == 0
+    assert curve.batch == 2
+    alone = measure_costs(models[0], None, batch=2, length=2, max_len=64, widths=(1,), repeats=1)
+    assert alone.draft_seconds == 0
 
 
+@pytest.mark.slow
 def test_automatic_length_is_not_what_was_measured(models):
     """Whatever the machine says, the choice follows from what is recorded beside it."""
     decoder = SpeculativeDecoder(*models, gamma="auto", max_new_tokens=12, random_state=0)
-    result = decoder.generate([[0, 1], [2, 3]])
+    result = decoder.generate(PROMPTS)
     choice = decoder.choice_
     assert result.gamma_ == decoder.gamma_ == choice.gamma
     advised = best_gamma(choice.curve, choice.acceptance, drafted=choice.drafted)
@@ -81,19 +84,19 @@ def test_automatic_length_is_not_what_was_measured(models):
     else:
         assert choice.gamma == (advised if choice.measured > 1 else 0)
     # The choice is made once.
-    decoder.generate([[0, 1], [2, 3]])
+    decoder.generate(PROMPTS)
     assert decoder.choice_ is choice
 
 
 def test_predicted_speedup_is_not_that_of_the_measured_curve(models):
-    decoder = SpeculativeDecoder(*models, gamma=2, max_new_tokens=12)
-    assert decoder.generate([[0, 1]]).predicted_speedup_ is None
-    curve = decoder.measure([[0, 1]])
-    result = decoder.generate([[0, 1]])
-    assert result.predicted_speedup_ == curve.speedup(result.block_efficiency_, 2)
+    decoder = SpeculativeDecoder(*models, max_new_tokens=12)
+    assert decoder.generate(PROMPTS).predicted_speedup_ is None
+    curve = decoder.measure(PROMPTS)
+    result = decoder.generate(PROMPTS)
+    assert result.predicted_speedup_ == curve.speedup(result.block_efficiency_, 4)
 
 
 def test_comparison_is_not_of_the_same_tokens(models):
-    comparison = SpeculativeDecoder(*models, gamma=2, max_new_tokens=12).compare([[0, 1]], 2)
+    comparison = SpeculativeDecoder(*models, max_new_tokens=12).compare(PROMPTS, 2)
     assert comparison.speedup == comparison.plain_seconds / comparison.speculative_seconds
-    assert 1 <= comparison.block_efficiency <= 3
+    assert 1 <= comparison.block_efficiency <= 5

@@ -1,6 +1,5 @@
 """The decoder's face: bad input, parameters, statistics against closed forms."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,19 +13,17 @@ from privlearn.decoding import (
     PromptLookup,
     SpeculativeDecoder,
 )
-from privlearn.decoding.models import TabularLM, TransformerConfig, TransformerLM
+from privlearn.decoding.models import TabularLM, TransformerConfig
 
 
 @pytest.fixture(scope="module")
-def models():
-    target = TabularLM.random(jax.random.key(0), vocab_size=6, order=1)
-    return target, TabularLM.random(jax.random.key(1), vocab_size=6, order=1)
+def models(random_table):
+    return random_table(0, 6), random_table(1, 6)
 
 
 @pytest.fixture(scope="module")
-def transformer():
-    config = TransformerConfig(vocab_size=6, d_model=8, n_layers=1, n_heads=2, context=16)
-    return TransformerLM.init(jax.random.key(0), config)
+def transformer(random_transformer):
+    return random_transformer(0, TransformerConfig(6, 8, 1, n_heads=2, context=16))
 
 
 @pytest.mark.parametrize(
@@ -91,8 +88,8 @@ def test_text_beyond_a_context_is_written(models, transformer):
         SpeculativeDecoder(models[0], transformer, max_new_tokens=9).generate([[0] * 8])
 
 
-def test_draft_with_another_vocabulary_is_used(models):
-    other = TabularLM.random(jax.random.key(2), vocab_size=5)
+def test_draft_with_another_vocabulary_is_used(models, random_table):
+    other = random_table(2, 5)
     with pytest.raises(ValueError, match="vocabulary"):
         SpeculativeDecoder(models[0], other).generate([[0, 1]])
 
@@ -106,7 +103,7 @@ def test_tree_passes_a_verifier_for_chains(models):
         SpeculativeDecoder(target, tree, "kseq").generate([[0, 1]])
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 @pytest.mark.parametrize("who", ["target", "draft"])
 def test_logit_that_is_no_number_becomes_a_token(who, temperature):
     """Row 0 lives on tokens 0 and 1, row 1 on 2 and 3; what follows 3 is NaN."""
@@ -120,7 +117,7 @@ def test_logit_that_is_no_number_becomes_a_token(who, temperature):
 
 
 def test_parameters_are_changed_by_generate(models):
-    decoder = SpeculativeDecoder(*models, gamma=2, top_k=3, max_new_tokens=5, random_state=4)
+    decoder = SpeculativeDecoder(*models, gamma=0, max_new_tokens=5, random_state=4)
     before = decoder.get_params()
     first = decoder.generate([[0, 1]])
     again = clone(decoder).generate([[0, 1]])
@@ -131,9 +128,9 @@ def test_parameters_are_changed_by_generate(models):
 @pytest.mark.parametrize("drafter", ["prompt_lookup", None])
 def test_drafter_by_name_is_another(models, drafter):
     decoder = SpeculativeDecoder(models[0], drafter, gamma=3, max_new_tokens=5)
-    resolved = decoder._resolve_drafter(3)
-    assert isinstance(resolved, PromptLookup if drafter else NoDrafter)
-    assert decoder.generate([[0]]).gamma_ == (3 if drafter else 0)
+    program = decoder._program([[0]])
+    assert isinstance(program.drafter, PromptLookup if drafter else NoDrafter)
+    assert decoder.gamma_ == (3 if drafter else 0)
 
 
 def test_gamma_zero_drafts(models):
@@ -168,6 +165,7 @@ def test_statistics_of_a_context_free_pair_differ_from_closed_forms():
     assert result.straggler_efficiency_ == pytest.approx(24 / result.statistics.iterations)
 
 
+@pytest.mark.slow
 def test_acceptance_of_lookahead_counts_repeated_guesses_twice():
     """A law of one half on two tokens: whatever is guessed, distinct candidates bound the mass."""
     target = TabularLM.from_probabilities([0.5, 0.5])

@@ -41,6 +41,7 @@ def assert_law(pairs, law):
     assert statistic < stats.chi2.isf(1e-7, expected.size - 1)
 
 
+@pytest.mark.slow
 def test_independent_siblings_are_not(model):
     draft = drafted(MultiDrafter.fan_out(model, (2,), "independent"))
     assert_law(draft.tokens, np.outer(LAW, LAW))
@@ -54,6 +55,7 @@ def test_siblings_without_replacement_have_another_law(model):
     assert_law(draft.tokens, law)
 
 
+@pytest.mark.slow
 def test_draw_from_an_exhausted_support_counts_as_drafted(model):
     draft = drafted(MultiDrafter.fan_out(model, (4,)))
     assert draft.valid[:, :3].all()
@@ -61,6 +63,7 @@ def test_draw_from_an_exhausted_support_counts_as_drafted(model):
     assert set(np.sort(np.asarray(draft.tokens[:, :3]), axis=1)[0].tolist()) == {0, 1, 3}
 
 
+@pytest.mark.slow
 def test_greedy_siblings_are_not_the_likeliest_and_one_sample(model):
     draft = drafted(MultiDrafter.fan_out(model, (2,), "greedy"))
     law = np.zeros((4, 4))
@@ -72,6 +75,7 @@ def test_greedy_siblings_are_not_the_likeliest_and_one_sample(model):
     assert not one_hot.valid[:, 2].any()
 
 
+@pytest.mark.slow
 def test_chains_share_their_randomness(model):
     draft = drafted(MultiDrafter.chains(model, 2, 2))
     assert_law(draft.tokens[:, jnp.array([0, 2])], np.outer(LAW, LAW))

@@ -20,6 +20,7 @@ from privlearn.decoding.family import train as recipe
 from privlearn.decoding.family.write import GAP, write_family
 from privlearn.decoding.models import TransformerConfig, forward
 from privlearn.decoding.text import BytePairTokenizer, Split
+from privlearn.decoding.weights import load_pretrained
 
 SIZES = ("target", "middle", "draft")
 
@@ -79,6 +80,7 @@ def test_prompts_are_windows_of_held_out_text(family):
         sample_prompts(1, 100_000)
 
 
+@pytest.mark.slow
 def test_the_target_writes_words(family):
     """Of a greedy continuation most words occur in the text it never saw."""
     prompt = family.tokenizer.encode("The statement is executed when the")[None]
@@ -120,6 +122,7 @@ def pupil(lessons):
     return recipe.train(TINY, lessons, PLAN, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_a_seed_repeats_it(lessons, pupil):
     first, again = pupil, recipe.train(TINY, lessons, PLAN, jax.random.key(0))
     assert first.losses.shape == (30,)
@@ -128,6 +131,7 @@ def test_training_lowers_the_loss_and_a_seed_repeats_it(lessons, pupil):
     np.testing.assert_array_equal(first.losses, again.losses)
 
 
+@pytest.mark.slow
 def test_a_second_round_goes_on_where_the_first_ended(lessons):
     rounds = recipe.train_rounds(TINY, lessons, (PLAN, PLAN), jax.random.key(0))
     assert rounds.losses.shape == (60,)
@@ -135,6 +139,7 @@ def test_a_second_round_goes_on_where_the_first_ended(lessons):
     assert rounds.losses[-5:].mean() < rounds.losses[25:30].mean()
 
 
+@pytest.mark.slow
 def test_a_family_is_written_with_its_card(pupil, tmp_path):
     trained = dict.fromkeys(SIZES, pupil)
     files = {f"file {i}": f"abc abd abc\nabc number {i}\n" * 20 for i in range(4)}
@@ -151,3 +156,30 @@ def test_a_family_is_written_with_its_card(pupil, tmp_path):
     assert card["acceptance"]["draft for target"]["one"]["mean"] == pytest.approx(1, abs=1e-4)
     assert set(json.loads((tmp_path / "held_out.json").read_text())["one"]) == set(split.held_out)
     assert (tmp_path / "draft" / "model.safetensors").stat().st_size < 25_000
+
+
+@pytest.mark.slow
+def test_the_training_command_writes_no_family(tmp_path, monkeypatch):
+    """The whole recipe on the real corpus, but for the sizes of the models and the steps."""
+    small = TransformerConfig(vocab_size=512, d_model=16, n_layers=1, n_heads=2, context=256)
+    monkeypatch.setattr(recipe, "SIZES", dict.fromkeys(SIZES, small))
+    recipe.main(["--out", str(tmp_path), "--seed", "3", "--steps", "4"])
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["seed"] == 3
+    for size in SIZES:
+        assert load_pretrained(tmp_path / size).config == small
+        (plan,) = card["models"][size]["rounds"]
+        assert (plan["steps"], plan["warmup"], plan["chunk"]) == (4, 2, 4)
+        # Hardly trained: near one of 512 tokens at about 2.2 bytes each.
+        for score in card["models"][size]["held_out_nats_per_byte"].values():
+            assert score["mean"] == pytest.approx(np.log(512) / 2.2, rel=0.15)
+    assert (tmp_path / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize(("steps", "warmup", "chunk"), [(1, 0, 1), (27, 13, 9), (800, 50, 10)])
+def test_fewer_steps_end_in_the_middle_of_a_chunk_or_of_the_warm_up(steps, warmup, chunk):
+    plan = recipe._shorter(steps)
+    assert (plan.steps, plan.warmup, plan.chunk) == (steps, warmup, chunk)
+    plan.optimizer()  # a warm-up longer than the plan is refused by optax
+    with pytest.raises(ValueError, match="steps: 0"):
+        recipe._shorter(0)

@@ -5,9 +5,12 @@ import pytest
 
 from privlearn.decoding import theory
 from privlearn.decoding.certificate import check_lossless
+from privlearn.decoding.family import load_tokenizer
 from privlearn.decoding.figures.contexts import Drafted, acceptance_rate, expected_taus, softmax
 from privlearn.decoding.figures.exact import _lenient_laws, without_replacement
 from privlearn.decoding.figures.mistakes import MISTAKES, block, token
+from privlearn.decoding.figures.training import shifting, split_files, windows
+from privlearn.decoding.streams import domain_texts
 from privlearn.decoding.theory.worlds import TabularPair, decode
 
 
@@ -93,3 +96,31 @@ def test_verifiers_written_for_the_figure_are_right_without_a_mistake(verifier):
 def test_every_mistake_of_the_figure_is_one(name):
     wrong, n_drafts, gamma = MISTAKES[name]
     assert not check_lossless(wrong, n_drafts=n_drafts, gamma=gamma).lossless
+
+
+@pytest.mark.parametrize("domain", ["docs", "code", "rst"])
+def test_file_that_trains_or_chooses_is_reported(domain):
+    parts = split_files(domain)
+    texts = [text for part in parts.values() for text in part]
+    assert sorted(texts) == sorted(domain_texts(domain))
+    assert len(texts) == len(set(texts))
+    assert min(map(len, parts.values())) >= 1
+
+
+def test_windows_are_not_of_the_texts_given():
+    texts = ["abc" * 200, "xyz" * 300, "short"]
+    found = windows(texts, 40, 100, np.random.default_rng(0))
+    tokenizer = load_tokenizer()
+    assert found.shape == (40, 100)
+    decoded = [tokenizer.decode(window) for window in found]
+    assert all(text in texts[0] or text in texts[1] for text in decoded)
+    assert len({text[0] in "abc" for text in decoded}) == 2
+
+
+def test_stream_leaves_the_parts_it_was_given():
+    stream = shifting(("rst", "docs"), 5, parts=("choose",), seed=1)
+    assert len(stream) == 10
+    tokenizer = load_tokenizer()
+    for domain, part in (("rst", stream[:5]), ("docs", stream[5:])):
+        texts = split_files(domain)["choose"]
+        assert all(any(tokenizer.decode(w[1:-1]) in text for text in texts) for w in part)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import cvxpy
 import numpy as np
 import pytest
 
@@ -33,6 +34,23 @@ def test_coupling_has_exact_marginals_and_the_closed_form_value():
             np.testing.assert_allclose(plan.plan.sum(axis=1), plan.weights, atol=1e-15)
             np.testing.assert_allclose(plan.plan.sum(axis=0), p, atol=1e-15)
             assert plan.acceptance == pytest.approx(theory.optimal_acceptance(p, q, k), abs=1e-9)
+
+
+def test_sets_of_candidates_lose_something_that_tuples_have():
+    """The program as in the paper, over tuples and with equalities, stated in CVXPY."""
+    for p, q in laws(6, 5, sizes=(2, 3)):
+        for k in (1, 2, 3):
+            tuples = list(itertools.product(range(len(q)), repeat=k))
+            weights = np.prod(q[np.array(tuples)], axis=1)
+            member = np.array([[y in t for y in range(len(q))] for t in tuples], float)
+            plan = cvxpy.Variable(member.shape, nonneg=True)
+            program = cvxpy.Problem(
+                cvxpy.Maximize(cvxpy.sum(cvxpy.multiply(member, plan))),
+                [cvxpy.sum(plan, axis=1) == weights, cvxpy.sum(plan, axis=0) == p],
+            )
+            program.solve(solver=cvxpy.CLARABEL)
+            found = transport.optimal_coupling(tuple(p), tuple(q), k)
+            assert found.acceptance == pytest.approx(program.value, abs=1e-6)
 
 
 def test_optimum_without_replacement_is_the_linear_program():
