@@ -7,16 +7,15 @@ import pytest
 from scipy import stats
 
 from privlearn.decoding import OnlineSpeculative, drift_stream, moving_average
-from privlearn.decoding.models import TabularLM, forward
+from privlearn.decoding.models import forward
 from privlearn.decoding.online import Batch, correction_loss
 
 STREAM = [[0, 1], [2, 3], [1, 1]] * 6
 
 
 @pytest.fixture(scope="module")
-def models():
-    target = TabularLM.random(jax.random.key(0), vocab_size=4, order=1, concentration=0.4)
-    return target, TabularLM.random(jax.random.key(1), vocab_size=4, order=1)
+def models(random_table):
+    return random_table(0, 4, 1, 0.4), random_table(1, 4)
 
 
 def serve(models, stream=STREAM, routes=None, **parameters):
@@ -28,14 +27,15 @@ def rates(online):
     return [request.acceptance_rate for request in online.history_]
 
 
+@pytest.mark.slow
 def test_updates_change_the_law_of_the_text(models):
-    """The first two tokens of 800 requests while the draft moves fast; chi-square at 1e-7."""
+    """The first two tokens of 500 requests while the draft moves fast; chi-square at 1e-7."""
     target, _ = models
     online = OnlineSpeculative(
         *models, gamma=2, update_interval=1, learning_rate=0.3, max_new_tokens=2
     )
     counts = np.zeros((4, 4))
-    for _ in range(800):
+    for _ in range(500):
         first, second = online.serve([0, 1]).new_tokens[0]
         counts[first, second] += 1
     law = np.array([target.law([1])[i] * target.law([i]) for i in range(4)]) * counts.sum()
@@ -73,10 +73,12 @@ def test_gradient_comes_from_other_than_corrected_places(models):
         def __call__(self, tokens):
             return self.logits
 
-    logits = forward(draft, tokens)
-    gradient = jax.grad(
-        lambda z: correction_loss(Loose(z), Batch(tokens, position, law, counted), 1.0, "fkl")
-    )(logits)
+    logits = jax.jit(forward)(draft, tokens)
+
+    def loss(z):
+        return correction_loss(Loose(z), Batch(tokens, position, law, counted), 1.0, "fkl")
+
+    gradient = jax.jit(jax.grad(loss))(logits)
     expected = np.zeros((6, 4))
     expected[1] = (draft.law([1]) - target.law([1])) / 2
     expected[4] = (draft.law([0]) - target.law([0])) / 2
