@@ -229,7 +229,7 @@ def gradients(spec: Spec, x: Blocks, runs: Runs, z: Array, dz: Array, dn: Array)
 
 #: Blocks times heads of keys that go through one turn of the loop: enough work for all cores, and
 #: little enough memory that features stay in the cache.
-TOGETHER = 8
+TOGETHER = 4
 
 
 def _grouped(x: Any, turns: int) -> Any:

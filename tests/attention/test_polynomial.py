@@ -24,8 +24,7 @@ def loop(q, k, v, degree, scale, is_causal, mask, segments):
     return out
 
 
-@pytest.mark.parametrize("degree", [2, 4, 6])
-@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize(("degree", "is_causal"), [(2, True), (4, False), (6, True)])
 def test_the_definition(degree, is_causal):
     rng = np.random.default_rng(0)
     q = rng.standard_normal((2, 7, 4, 6))

@@ -31,7 +31,9 @@ def at_angle(c, h=4):
     return jnp.asarray(turn @ x, jnp.float32), jnp.asarray(turn @ y, jnp.float32)
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "rademacher", "srht"])
+@pytest.mark.parametrize(
+    "kind", ["gaussian", pytest.param("rademacher", marks=pytest.mark.slow), "srht"]
+)
 def test_the_mean_is_the_power_and_the_spread_is_the_formula(kind):
     # 5 standard errors: false alarm 6e-7. They are 0.002 of the mean, 0.03 of the variance.
     x, y = at_angle(0.6)
@@ -65,6 +67,7 @@ def test_legacy_scale_shrinks_by_r_and_by_its_powers():
         np.testing.assert_allclose(old / new, theory.legacy_shrinkage(8, degree=degree), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_error_falls_as_the_root_of_r():
     # Relative standard error of each mean square: below 3 %; 5 of them for the ratio: 0.2.
     x, y = at_angle(0.3)
