@@ -21,13 +21,28 @@ from privlearn.simulate import float64
 N, WIDTH, SCALE = 32, 4, 0.5
 
 
+def quickly(f):
+    """Compiled without LLVM's optimisation, which takes longer than these calls."""
+    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def mask_table(mask):
+    blocks = map(np.asarray, (mask.q_block, mask.k_block))
+    return np.equal.outer(*blocks).astype(float)
+
+
 @functools.cache
 def problem():
     with float64():
-        q, k, v = jax.random.normal(jax.random.key(0), (3, N, WIDTH))
-        mask = sort_lsh_mask(jax.random.key(1), q, k, block=6, lsh_projs=3)
+
+        @quickly
+        def draw():
+            q, k, v = jax.random.normal(jax.random.key(0), (3, N, WIDTH))
+            return q, k, v, sort_lsh_mask(jax.random.key(1), q, k, block=6, lsh_projs=3)
+
+        q, k, v, mask = draw()
         A = np.exp(SCALE * np.asarray(q) @ np.asarray(k).T)
-    return q, k, v, mask, A, np.asarray(mask.dense(), float)
+    return q, k, v, mask, A, mask_table(mask)
 
 
 def many(trial, n=4000):
@@ -65,7 +80,9 @@ def test_cap_does_not_lower_and_floor_does_not_hold():
     q, k, _, mask, A, M = problem()
     run = functools.partial(approximate_row_sums, q=q, k=k, mask=mask, samples=8, scale=SCALE)
     with float64():
-        free, capped = (run(jax.random.key(2), cap_constant=c) for c in (None, 1.0))
+        free, capped = quickly(lambda rng: [run(rng, cap_constant=c) for c in (None, 1.0)])(
+            jax.random.key(2)
+        )
     assert float(free.capped) == 0 < float(capped.capped)
     assert np.all(np.asarray(capped.total) <= np.asarray(free.total) + 1e-12)
     for found in (free, capped):
@@ -77,7 +94,9 @@ def test_cap_does_not_lower_and_floor_does_not_hold():
 def test_all_rows_looked_at_do_not_give_the_true_kappa():
     q, k, _, mask, A, M = problem()
     with float64():
-        found = approximate_row_sums(jax.random.key(0), q, k, mask, samples=N, scale=SCALE)
+        found = quickly(lambda rng: approximate_row_sums(rng, q, k, mask, samples=N, scale=SCALE))(
+            jax.random.key(0)
+        )
     assert float(found.kappa) == pytest.approx(theory.kappa(A, M), rel=1e-10)
 
 

@@ -12,7 +12,10 @@ from privlearn.attention.hyper import hyper_attention
 from privlearn.simulate import float64
 
 
-@pytest.mark.parametrize(("causal", "masked", "samples"), [(True, True, 6), (False, False, 0)])
+@pytest.mark.parametrize(
+    ("causal", "masked", "samples"),
+    [(True, True, 6), pytest.param(False, False, 0, marks=pytest.mark.slow)],
+)
 def test_kernel_differs_from_plain_step(causal, masked, samples):
     """Values only: there is one backward pass, which sees the same output and log-normaliser."""
     with float64():

@@ -73,7 +73,12 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("causal, keys in larger tiles", "causal key mask")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(x, marks=pytest.mark.slow if x in SLOW else ()) for x in CASES]
+)
 def test_values_and_gradients_differ_from_dense(case):
     options, (B, T, S, N, K), (block_q, block_k) = CASES[case]
     rng, options = np.random.default_rng(9), dict(options)
