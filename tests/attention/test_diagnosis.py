@@ -32,7 +32,9 @@ def expected(q, k, v, block, m):
     return theory.alpha(P), theory.kappa(P * D[:, None], M), share, error**0.5
 
 
-@pytest.mark.parametrize(("causal", "step"), [(False, 7), (True, 1000)])
+@pytest.mark.parametrize(
+    ("causal", "step"), [pytest.param(False, 7, marks=pytest.mark.slow), (True, 5)]
+)
 def test_numbers_differ_from_dense_formulas(causal, step, monkeypatch):
     with float64():
         q, k, v = draw()

@@ -45,7 +45,7 @@ def test_prefill_and_step_of_a_module_equal_its_call():
     ours = module()
     whole = call(ours, q, k, v)
     step = jax.jit(lambda state, *token: ours.step(state, *token))
-    first, state = jax.jit(ours.prefill)(*(x[:, :, :10] for x in (q, k, v)))
+    first, state = jax.jit(lambda *text: ours.prefill(*text))(*(x[:, :, :10] for x in (q, k, v)))
     last, _ = step(state, *(x[:, :, 10:] for x in (q, k, v)))
     np.testing.assert_allclose(jnp.concatenate([first, last], axis=2), whole, atol=1e-6)
     alone, _ = step(ours.init_state(1, 1, 8), *(x[:, :, :1] for x in (q, k, v)))
@@ -67,13 +67,15 @@ def test_modules_fit_into_a_transformer_by_its_hook():
         vocab_size=16, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, context=16
     )
     model = models.TransformerLM.init(jax.random.key(0), config)
-    patched = model.with_attention(module(), layers=[1])
+    patched = model.with_attention(module(kind="learned"), layers=[1])
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(patched))
+    assert patched.n_parameters > model.n_parameters
+    patched = model.with_attention(PolynomialAttention(degree=2), layers=[1])
     tokens = jnp.arange(12)[None] % 16
     run = jax.jit(lambda model, tokens: model(tokens))
     before, after = run(patched, tokens), run(patched, tokens.at[0, 7:].set(1))
     np.testing.assert_array_equal(before[:, :7], after[:, :7])
     assert not np.allclose(before, run(model, tokens))
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(patched))
 
 
 def test_an_odd_degree_or_an_empty_block_is_refused():

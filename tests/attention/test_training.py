@@ -67,7 +67,7 @@ def causal(variants):
 
 
 def test_a_text_is_read_from_left_to_right():
-    assert causal(["softmax", "random-local"])
+    assert causal(["softmax", "polynomial-4"])
 
 
 @pytest.mark.slow
@@ -79,7 +79,8 @@ def test_variants_share_what_lies_outside_the_attention():
     one, other = (SmallLM.init(jax.random.key(0), v, **SMALL) for v in ("softmax", "learned"))
     np.testing.assert_array_equal(one.layers[0].up, other.layers[0].up)
     assert other.n_parameters > one.n_parameters
-    assert SmallLM.init(jax.random.key(0), "random", **SMALL).n_parameters == one.n_parameters
+    shapes = jax.eval_shape(lambda key: SmallLM.init(key, "random", **SMALL), jax.random.key(0))
+    assert shapes.n_parameters == one.n_parameters
 
 
 TEXT = TextBatches("to be or not to be. " * 60, context=16)

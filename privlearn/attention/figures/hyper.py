@@ -207,8 +207,8 @@ register(
             "this package's own, in blocks, and grows fourfold when the length doubles; "
             "HyperAttention about twofold, more in the causal form, which adds a level of the "
             "recursion each time and is exact (the same line) below twice a leaf. Left of the "
-            "crossing the approximation costs more than what it approximates. Timings carry no "
-            "error bars and move with the load of the machine; "
+            "crossing (bold number, where there is one) the approximation costs more than what it "
+            "approximates. Timings carry no error bars and move with the load of the machine; "
             "`benchmarks/attention_hyper.py` is the measurement to quote."
         ),
         source=f"{PAPER}, figure 4, on a CPU",

@@ -23,7 +23,6 @@ from privlearn.figures.marks import Series, dots, error_bars, pick_in_legend, th
 
 NAMES: dict[str, str] = {
     "softmax": "softmax",
-    "polynomial-2": "exact, degree 2",
     "polynomial-4": "exact, degree 4",
     "random": "random sketch",
     "random-local": "random + exact blocks",
@@ -91,22 +90,23 @@ register(
     Figure(
         name="attention-quality",
         topic="attention",
-        title="Character models: learned sketches with exact blocks learn fastest of their kind",
+        title="Character models: what the choice of attention costs and gains",
         caption=(
             "Two-layer character models of Python's own documentation, the same but for their "
             "attention; held-out bits per character, mean over seeds with bars of 2 standard "
             "errors (few seeds: take them as a hint). Left against steps, right against seconds of "
             "training on the machine that made this report, compilation not counted.\n\n"
-            "At this tiny budget polynomial attention lags softmax (the paper reports parity after "
-            "far longer training), exact blocks help the random sketch, and training the sketch "
-            "helps more. The learned sketch also has more weights and costs several times as much "
-            "for each step at this length, where nothing linear can pay: see attention-scaling."
+            "The quick profile is one seed and 60 steps, and ranks nothing. In two longer runs "
+            "(500 steps) polynomial attention lagged softmax (the paper reports parity after far "
+            "longer training), exact blocks helped the random sketch, and training the "
+            "sketch helped more. The learned sketch also has more weights and costs several times "
+            "as much for each step at this length, where nothing linear pays (attention-scaling)."
         ),
         source=PAPER + ", scaled down",
         profiles={
             "quick": {
-                "variants": ("softmax", "random-local", "learned-local"),
-                "n_seeds": 1, "n_steps": 60, "every": 20, "batch": 8, "context": 64, "width": 32,
+                "variants": ("softmax", "learned-local"),
+                "n_seeds": 1, "n_steps": 60, "every": 20, "batch": 8, "context": 32, "width": 32,
                 "r": 8, "block": 16, "characters": 100_000,
             },
             "paper": {
@@ -190,17 +190,20 @@ register(
             "heads: say what followed the special token before. Guessing gets 1/14 and 1/15. Bars: "
             "2 standard errors over seeds, none where there is one seed.\n\n"
             "The quick profile stops long before a model has learned the tasks, and shows that "
-            "they run; read results off the paper profile."
+            "they run; read results off the paper profile. In one run of its 800 steps softmax "
+            "solved both tasks (0.96 and 0.99; induction heads appear all at once, after about "
+            "500 steps), while a learned sketch with exact blocks was at 0.78 in copying and still "
+            "rising."
         ),
         source=PAPER + ", after Gu and Dao 2023 (arXiv 2312.00752), scaled down",
         profiles={
             "quick": {
-                "variants": ("softmax", "learned-local"), "n_seeds": 1, "n_steps": 60, "every": 20,
-                "batch": 16, "length": 24, "n_data": 4, "width": 32, "r": 8, "block": 8,
+                "variants": ("softmax", "polynomial-4"), "n_seeds": 1, "n_steps": 150, "every": 50,
+                "batch": 16, "length": 32, "n_data": 4, "width": 32, "r": 8, "block": 8,
             },
             "paper": {
                 "variants": ("softmax", "polynomial-4", "random-local", "learned-local"),
-                "n_seeds": 2, "n_steps": 1200, "every": 100, "batch": 32, "length": 32,
+                "n_seeds": 2, "n_steps": 800, "every": 100, "batch": 32, "length": 32,
                 "n_data": 4, "width": 32, "r": 16, "block": 16,
             },
         },
