@@ -47,6 +47,7 @@ def test_kernels_and_their_gradients_equal_the_loop(local_exact):
             assert float(jnp.abs(a - b).max()) < 1e-12 * scale
 
 
+@pytest.mark.slow
 def test_float32_kernels_are_as_good_as_the_loop():
     q, k, v = (x.astype(jnp.float32) for x in arrays())
     sketch = init_sketch(jax.random.key(0), HEAD, R)

@@ -98,7 +98,8 @@ def worst(a, b):
 
 
 # Degree 4 is that of all other tests.
-@pytest.mark.parametrize(("degree", "local_exact"), [slow(2, False), (8, True)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("degree", "local_exact"), [(2, False), (2, True), (8, True)])
 def test_blocks_equal_the_table_of_weights(degree, local_exact):
     with float64():
         q, k, v = arrays()
@@ -224,6 +225,7 @@ def test_one_block_with_exact_weights_is_exact_attention():
         assert worst(found, polynomial_attention(q, k, v, is_causal=True)) < 1e-13
 
 
+@pytest.mark.slow
 def test_one_token():
     q, k, v = arrays(n=1, dtype=jnp.float32)
     found = polysketch_attention(q, k, v, sketch=sketch_of(), is_causal=True)

@@ -49,6 +49,7 @@ def test_the_mean_is_the_power_and_the_spread_is_the_formula(kind):
     assert allowed < 0.5 * expected
 
 
+@pytest.mark.slow
 def test_a_sketch_of_degree_four_has_the_second_moment_of_the_formula():
     x, y = at_angle(0.5)
     z = kernel_values(x, y, 16, degree=8)
@@ -56,6 +57,7 @@ def test_a_sketch_of_degree_four_has_the_second_moment_of_the_formula():
         assert abs(values.mean() - expected) < 5 * values.std() / np.sqrt(TRIALS)
 
 
+@pytest.mark.slow
 def test_legacy_scale_shrinks_by_r_and_by_its_powers():
     x, y = at_angle(0.5)
     for degree in (4, 8):
@@ -104,6 +106,7 @@ def test_srht_columns_are_signed_columns_of_the_hadamard_matrix():
         assert set(np.unique(gram)) <= {0.0, 8.0}
 
 
+@pytest.mark.slow
 def test_srht_pads_head_sizes_that_are_no_power_of_two():
     sketch = init_sketch(jax.random.key(0), 6, 5, kind="srht")
     assert sketch(jnp.ones((2, 6))).shape == (2, 5)
