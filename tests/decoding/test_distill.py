@@ -1,5 +1,6 @@
 """Divergences against known values and gradients; distillation against what it must reach."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from privlearn.decoding import DistillSpec, SpeculativeDecoder
 from privlearn.decoding.distill import divergence, sample_texts, text_loss
-from privlearn.decoding.models import Prompts, TabularLM, TransformerConfig, TransformerLM
+from privlearn.decoding.models import Prompts, TransformerConfig, TransformerLM
 from privlearn.simulate import float64
 
 P, Q = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.3, 0.5])
@@ -54,9 +55,8 @@ def test_zero_probability_gives_no_finite_gradient(name):
 
 
 @pytest.fixture(scope="module")
-def tables():
-    target = TabularLM.random(jax.random.key(0), vocab_size=4, order=1)
-    return target, TabularLM.random(jax.random.key(1), vocab_size=4, order=1)
+def tables(random_table):
+    return random_table(0, 4), random_table(1, 4)
 
 
 def test_loss_counts_prompt_or_padding(tables):
@@ -66,7 +66,7 @@ def test_loss_counts_prompt_or_padding(tables):
     target, draft = tables
     tokens = np.array([[0, 1, 2, 3, 1], [3, 2, 0, 0, 0]])
     begin, end = [2, 1], [5, 3]
-    loss = text_loss(
+    loss = eqx.filter_jit(text_loss)(
         draft, target, Texts(jnp.asarray(tokens), jnp.array(begin), jnp.array(end)), "fkl", 1.0, 0.5
     )
     means = []
@@ -87,14 +87,19 @@ def test_sampled_texts_are_not_continuations(tables):
     assert texts.tokens[1, 0] == 3
 
 
-CELLS = [("fkl", "fixed"), ("rkl", "teacher"), ("jsd", "student"), ("tvd", "mixed")]
+CELLS = [
+    ("jsd", "student"),
+    pytest.param("fkl", "fixed", marks=pytest.mark.slow),
+    pytest.param("rkl", "teacher", marks=pytest.mark.slow),
+    pytest.param("tvd", "mixed", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("name", "data"), CELLS)
 def test_unrestricted_draft_does_not_reach_the_target(tables, name, data):
     """A table of the same order can be the target: acceptance near 1, from about 0.6."""
     target, draft = tables
-    prompts = [[i] for i in range(4)] * 4
+    prompts = [[0, i] for i in range(4)] * 4
     continuations = None
     if data == "fixed":
         rng = np.random.default_rng(0)
@@ -104,10 +109,10 @@ def test_unrestricted_draft_does_not_reach_the_target(tables, name, data):
         draft,
         divergence=name,
         data=data,
-        n_steps=150,
+        n_steps=80,
         batch_size=16,
         continuation_length=16,
-        learning_rate=0.05,
+        learning_rate=0.1,
         random_state=1,
     ).fit(prompts, continuations)
     overlap = [
@@ -116,10 +121,14 @@ def test_unrestricted_draft_does_not_reach_the_target(tables, name, data):
     ]
     before = [np.minimum(target.law([t]), draft.law([t])).sum() for t in range(4)]
     assert np.mean(before) < 0.8
-    assert min(overlap) > 0.95
+    assert min(overlap) > 0.9
     assert spec.drafter(3).gamma == 3
+    if data == "student":  # not only the loss: real decoding
+        decoder = SpeculativeDecoder(target, spec.draft_, "token", max_new_tokens=24)
+        assert decoder.generate(prompts).acceptance_rate_ > 0.9
 
 
+@pytest.mark.slow
 def test_distilled_transformer_is_not_accepted_more_often():
     """A one-layer draft of a two-layer target; the acceptance of real decoding, not the loss."""
 
