@@ -9,9 +9,12 @@ are medians over repeats, with their range.
 Family: the shipped target and draft, exported and read back by transformers. Sampling at
 temperature 1 without truncation, fixed length. The peer's assistant is set to what ours does: a
 constant number of draft tokens, no confidence threshold (its defaults stop early and adapt). It
-refuses batches, so for 8 prompts it loops. "BE" is new tokens per target call and row; the peer's
-calls are counted by wrapping ``forward`` (its first call reads prompt and draft together and
-counts; ours reads the prompt in a call of its own, which does not).
+refuses batches, so for 8 prompts it loops. "BE" is new tokens per target call and row, both counted
+in the same way: calls that emit tokens. The peer's are counted by wrapping ``forward``; its first
+reads prompt and draft together and emits tokens, so it counts; ours reads the prompt without its
+last token in a call of its own, which emits nothing and does not count (its time does). Every
+repeat draws anew, so BE is over all repeats; "+-" is its standard error, from the spread between
+texts. Last calls are cut by the length limit for both alike.
 
 SmolLM2-135M-Instruct: greedy, texts that repeat themselves (code, a summary). Texts of ours must be
 the plain greedy text up to the first near-tie of float32 logits: where one is not, the script says
@@ -48,26 +51,27 @@ PEER = importlib.util.find_spec("torch") and importlib.util.find_spec("transform
 
 @dataclass
 class Job:
-    """Something that writes: ``run()`` gives new tokens, target calls, seconds, and texts."""
+    """Something that writes; ``run()``: tokens and target calls of each text, seconds, texts."""
 
     name: str
     run: object
-    seconds: list = field(default_factory=list)
-    tokens: int = 0
-    calls: int = 0
+    rates: list = field(default_factory=list)
+    tokens: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
     texts: object = None
 
     def once(self):
-        self.tokens, self.calls, seconds, self.texts = self.run()
-        self.seconds.append(seconds)
-
-    @property
-    def rates(self):
-        return self.tokens / np.array(self.seconds)
+        tokens, calls, seconds, self.texts = self.run()
+        self.rates.append(sum(tokens) / seconds)
+        self.tokens.extend(tokens)
+        self.calls.extend(calls)
 
     @property
     def efficiency(self):
-        return self.tokens / self.calls
+        """Tokens per call over all texts, and its standard error (of a ratio of means)."""
+        tokens, calls = np.array(self.tokens, float), np.array(self.calls, float)
+        mean = tokens.sum() / calls.sum()
+        return mean, np.sqrt(np.sum((tokens - mean * calls) ** 2)) / calls.sum()
 
 
 def measure(jobs, repeats):
@@ -80,12 +84,13 @@ def measure(jobs, repeats):
 
 def table(title, jobs, reference):
     base = np.median(next(job for job in jobs if job.name == reference).rates)
-    print(f"\n{title}\n{'':44s}{'tokens/s':>10s}  {'range':^17s}{'BE':>7s}{'times':>8s}")
+    print(f"\n{title}\n{'':44s}{'tokens/s':>10s}  {'range':^17s}{'BE +-':>14s}{'times':>8s}")
     for job in jobs:
-        rates = job.rates
+        rates = np.array(job.rates)
+        mean, stderr = job.efficiency
         print(
             f"{job.name:44s}{np.median(rates):10.1f}  {rates.min():8.1f}-{rates.max():<8.1f}"
-            f"{job.efficiency:7.3f}{np.median(rates) / base:7.2f}x"
+            f"{mean:7.3f} {stderr:6.3f}{np.median(rates) / base:7.2f}x"
         )
     print(f"(times: over '{reference}')")
 
@@ -96,8 +101,8 @@ def ours(name, decoder, prompts, batched=True):
     def run():
         results = [decoder.generate(group) for group in groups]
         return (
-            sum(int(result.statistics.emitted.sum()) for result in results),
-            sum(int(result.statistics.steps.sum()) for result in results),
+            [int(n) for result in results for n in result.statistics.emitted],
+            [int(n) for result in results for n in result.statistics.steps],
             sum(result.walltime_ for result in results),
             [text for result in results for text in result.new_tokens],
         )
@@ -136,12 +141,13 @@ class Peer:
 
         def run():
             torch = self.torch
-            self.calls, texts = 0, []
+            texts, calls = [], []
             groups = [prompts] if batched else [[prompt] for prompt in prompts]
             begin = time.perf_counter()
             with torch.inference_mode():
                 for group in groups:
                     ids = torch.as_tensor(np.asarray(group), dtype=torch.long)
+                    self.calls = 0
                     out = self.model.generate(
                         ids,
                         attention_mask=torch.ones_like(ids),
@@ -150,10 +156,9 @@ class Peer:
                         **more,
                     )
                     texts.extend(out[:, ids.shape[1] :].numpy())
+                    calls += [self.calls] * len(group)
             seconds = time.perf_counter() - begin
-            tokens = sum(len(text) for text in texts)
-            calls = self.calls * (len(prompts) if batched else 1)
-            return tokens, max(calls, 1), seconds, texts
+            return [len(text) for text in texts], calls, seconds, texts
 
         return Job(name, run)
 
@@ -164,11 +169,12 @@ def family(new, repeats, reduced):
     models = load_family()
     gamma = 4
     prompts = sample_prompts(4 if reduced else 8, 32, seed=1)
+    draws = np.random.RandomState(0)  # every call of generate takes another seed from it
     for batched in (False,) if reduced else (False, True):
 
         def decoder(drafter, rule="block", gamma=gamma):
             return SpeculativeDecoder(
-                models.target, drafter, rule, gamma, max_new_tokens=new, random_state=0
+                models.target, drafter, rule, gamma, max_new_tokens=new, random_state=draws
             )
 
         draft = models.draft
@@ -207,7 +213,7 @@ def family(new, repeats, reduced):
         shown = ", ".join(f"t({width})={cost:.2f}" for width, cost in points)
         print(
             f"auto: gamma {choice.gamma}, alpha {choice.alpha:.3f}, c {curve.c:.3f}, {shown}; "
-            f"predicted {choice.predicted:.2f}x, measured {choice.measured}"
+            f"predicted {choice.predicted:.2f}x, measured {choice.tried}"
         )
 
 
@@ -258,28 +264,18 @@ def smollm(new, repeats, reduced):
             ours("ours, prompt lookup, gamma 5", decoder(PromptLookup(5)), prompt),
             ours("ours, prompt lookup, gamma='auto'", auto, prompt),
         ]
-        if not reduced:
-            jobs += [
-                ours("ours, prompt lookup, gamma 10", decoder(PromptLookup(10)), prompt),
-                ours(
-                    "ours, prompt lookup, gamma 5, first match",
-                    decoder(PromptLookup(5, prefer="first")),
-                    prompt,
-                ),
-                ours(
-                    "ours, lookahead W=3 N=3 G=3, prompt pool",
-                    decoder(Lookahead(3, 3, 3, pool_from_prompt=True), "deterministic"),
-                    prompt,
-                ),
-            ]
+        if name == "code" and not reduced:
+            lookahead = decoder(Lookahead(3, 3, 3, pool_from_prompt=True), "deterministic")
+            jobs.append(ours("ours, lookahead W=3 N=3 G=3, prompt pool", lookahead, prompt))
+        if peer and name == "code":
+            jobs.append(peer.job("transformers, plain", prompt, new, False))
         if peer:
-            jobs += [
-                peer.job("transformers, plain", prompt, new, False),
+            jobs.append(
                 peer.job(
                     "transformers, prompt lookup, 5 tokens", prompt, new, False,
                     prompt_lookup_num_tokens=5, max_matching_ngram_size=3,
-                ),
-            ]  # fmt: skip
+                )
+            )  # fmt: skip
         measure(jobs, repeats)
         table(f"SmolLM2-135M, {name}, {len(prompt[0])} + {new} tokens, greedy", jobs, "ours, plain")
         for job in jobs[1:]:
@@ -288,7 +284,7 @@ def smollm(new, repeats, reduced):
             if agree < new:
                 print(f"{job.name}: equal to ours, plain for {agree} of {new} tokens")
         choice = auto.choice_
-        print(f"auto: gamma {choice.gamma}, alpha {choice.alpha:.3f}, measured {choice.measured}")
+        print(f"auto: gamma {choice.gamma}, alpha {choice.alpha:.3f}, measured {choice.tried}")
 
 
 def verification(repeats, reduced):
@@ -340,14 +336,13 @@ def main():
     parser.add_argument("--repeats", type=int, default=None)
     args = parser.parse_args()
     new = args.new or (48 if args.reduced else 96)
-    repeats = args.repeats or (3 if args.reduced else 7)
-    print(f"jax {jax.__version__}, {os.cpu_count()} cores, {repeats} repeats")
+    print(f"jax {jax.__version__}, {os.cpu_count()} cores")
     if args.only in (None, "family"):
-        family(new, repeats, args.reduced)
+        family(new, args.repeats or (3 if args.reduced else 5), args.reduced)
     if args.only in (None, "smollm"):
-        smollm(new, repeats, args.reduced)
+        smollm(new, args.repeats or 3, args.reduced)
     if args.only in (None, "verification"):
-        verification(repeats, args.reduced)
+        verification(args.repeats or 3, args.reduced)
 
 
 if __name__ == "__main__":

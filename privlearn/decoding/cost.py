@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,11 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from privlearn.decoding.models import CausalLM, set_length
+from privlearn.decoding.statistics import DecodingStatistics, pooled
+from privlearn.decoding.verifiers.choice import likeliest
 
 if TYPE_CHECKING:
     from privlearn.decoding.decoder import SpeculativeDecoder
-    from privlearn.decoding.statistics import DecodingStatistics
 
 __all__ = [
     "CostCurve",
@@ -222,7 +223,7 @@ def _steps(model: CausalLM, cache: Any, tokens: jax.Array, steps: int) -> jax.Ar
     def step(_: int, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         cache, tokens = carry
         logits, cache = model.extend(cache, tokens)
-        return cache, jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return cache, likeliest(logits)
 
     return lax.fori_loop(0, steps, step, (cache, tokens))[1]
 
@@ -245,8 +246,9 @@ class GammaChoice:
     predicted : float
         Speed-up by the walltime model at the length it likes best.
     measured : float or None
-        Speed-up of whole loops at that length on the calibration prompts; None if the model
-        already preferred plain decoding.
+        The largest of ``tried``; None if the model already preferred plain decoding.
+    tried : dict of int to float
+        Lengths and speed-ups of whole loops over plain decoding on the calibration prompts.
     """
 
     gamma: int
@@ -256,6 +258,12 @@ class GammaChoice:
     curve: CostCurve
     predicted: float
     measured: float | None
+    tried: dict[int, float] = field(default_factory=dict)
+
+
+#: Speculation must beat plain decoding by this much in calibration: a lead within the noise of
+#: a short run is as likely a loss.
+_LEAD = 1.03
 
 
 def choose_gamma(
@@ -263,13 +271,15 @@ def choose_gamma(
     prompts: Sequence[ArrayLike] | ArrayLike,
     *,
     calibration_gamma: int = 4,
-    calibration_tokens: int = 48,
-    repeats: int = 3,
+    calibration_tokens: int = 64,
+    rounds: int = 4,
 ) -> GammaChoice:
     """Measure costs and acceptance, maximise the predicted speed-up, confirm it with the loop.
 
-    The model leaves out what verification and bookkeeping cost. So the length that it likes best is
-    timed against plain decoding on the calibration prompts, and plain decoding kept if it wins.
+    The model leaves out what verification and bookkeeping cost, and must guess the acceptance of
+    positions beyond the calibration's. So the length that it likes best and half of it are timed
+    against plain decoding on the calibration prompts; the fastest wins, plain decoding unless it is
+    beaten by 3 %.
 
     Parameters
     ----------
@@ -282,26 +292,23 @@ def choose_gamma(
         Draft length at which acceptance is measured.
     calibration_tokens : int
         New tokens per row in a calibration run, at most ``max_new_tokens``.
-    repeats : int
-        Timed runs of each.
+    rounds : int
+        Runs of each kind, with other seeds: one short text says little about acceptance.
     """
-    parameters = decoder.get_params(deep=False)
     tokens = min(calibration_tokens, decoder.max_new_tokens)
-    trial = type(decoder)(
-        **{**parameters, "gamma": calibration_gamma, "max_new_tokens": tokens, "eos": None}
-    )
+    trial = _trial(decoder, calibration_gamma, tokens)
     drafter = decoder.drafter
     fixed = drafter is None or drafter == "lookahead"
     if hasattr(drafter, "propose"):
         fixed = not hasattr(drafter, "with_gamma")
-        if not fixed:
-            trial.drafter = drafter.with_gamma(calibration_gamma)  # type: ignore[union-attr]
     curve = trial.measure(prompts)
-    result = trial.generate(prompts)
-    acceptance, drafted = _acceptance(result.statistics)
+    runs = rounds if decoder.temperature else 1  # a greedy text is the same whatever the seed
+    results = [_seeded(trial, run).generate(prompts) for run in range(runs)]
+    statistics = pooled([result.statistics for result in results])
+    acceptance, drafted = _acceptance(statistics)
     found = partial(
         GammaChoice,
-        alpha=result.acceptance_rate_,
+        alpha=statistics.acceptance_rate,
         acceptance=acceptance,
         drafted=drafted,
         curve=curve,
@@ -309,19 +316,60 @@ def choose_gamma(
     if drafter is None:
         return found(gamma=0, predicted=1.0, measured=None)
     if fixed:
-        gamma = result.gamma_
-        predicted = float(result.block_efficiency_ / curve.relative(_step_width(trial)))
+        gamma = results[0].gamma_
+        predicted = float(statistics.block_efficiency / curve.relative(_step_width(trial)))
     else:
         gamma = best_gamma(curve, acceptance, drafted=drafted)
         expected = float(block_efficiency_by_position(acceptance, gamma, drafted))
         predicted = curve.speedup(expected, gamma)
-        if hasattr(trial.drafter, "with_gamma") and gamma:
-            trial.drafter = trial.drafter.with_gamma(gamma)  # type: ignore[union-attr]
-        trial.gamma = gamma
     if gamma == 0:
         return found(gamma=0, predicted=predicted, measured=None)
-    measured = trial.compare(prompts, repeats=repeats).speedup
-    return found(gamma=gamma if measured > 1 else 0, predicted=predicted, measured=measured)
+    lengths = [gamma] if fixed else sorted({gamma, -(-gamma // 2)})
+    tried = _tried(decoder, lengths, prompts, tokens, rounds)
+    best = max(tried, key=lambda length: tried[length])
+    return found(
+        gamma=best if tried[best] > _LEAD else 0,
+        predicted=predicted,
+        measured=tried[best],
+        tried=tried,
+    )
+
+
+def _trial(decoder: SpeculativeDecoder, gamma: int, tokens: int) -> SpeculativeDecoder:
+    """The decoder with a fixed draft length, writing texts of a fixed length."""
+    changes: dict[str, Any] = {"gamma": gamma, "max_new_tokens": tokens, "eos": None}
+    if gamma == 0:
+        changes["drafter"] = None
+    elif hasattr(decoder.drafter, "with_gamma"):
+        changes["drafter"] = decoder.drafter.with_gamma(gamma)  # type: ignore[union-attr]
+    return type(decoder)(**{**decoder.get_params(deep=False), **changes})
+
+
+def _seeded(decoder: SpeculativeDecoder, seed: int) -> SpeculativeDecoder:
+    return decoder.set_params(random_state=seed)
+
+
+def _tried(
+    decoder: SpeculativeDecoder,
+    lengths: Sequence[int],
+    prompts: Sequence[ArrayLike] | ArrayLike,
+    tokens: int,
+    rounds: int,
+) -> dict[int, float]:
+    """Speed-up over plain decoding of loops with each draft length, interleaved after a warm-up."""
+    trials = {length: _trial(decoder, length, tokens) for length in (0, *lengths)}
+    for trial in trials.values():
+        _seeded(trial, 0).generate(prompts)
+    seconds: dict[int, list[float]] = {length: [] for length in trials}
+    iterations = dict.fromkeys(trials, 0)
+    for r in range(rounds):
+        for length, trial in trials.items():
+            result = _seeded(trial, r).generate(prompts)
+            seconds[length].append(result.walltime_ / result.statistics.iterations)
+            iterations[length] += result.statistics.iterations
+    # All wrote the same number of tokens; a median, so that one disturbed run decides nothing.
+    cost = {length: float(np.median(seconds[length])) * iterations[length] for length in trials}
+    return {length: cost[0] / cost[length] for length in lengths}
 
 
 def _acceptance(statistics: DecodingStatistics) -> tuple[np.ndarray, float]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from privlearn.decoding.verifiers.choice import draw as draw_at
+from privlearn.decoding.verifiers.choice import likeliest
 
 __all__ = ["SamplingRule", "draw", "law_or_nan", "usable", "wide"]
 
@@ -127,7 +128,7 @@ class SamplingRule(eqx.Module):
         """Probabilities of shape (..., V) from logits of shape (..., V)."""
         logits = wide(logits)
         if self.temperature is None:
-            best = jnp.argmax(logits, axis=-1)
+            best = likeliest(logits)
             return jax.nn.one_hot(best, logits.shape[-1], dtype=logits.dtype)
         logits = logits / self.temperature.astype(logits.dtype)
         if self.top_k is not None and self.top_k < logits.shape[-1]:

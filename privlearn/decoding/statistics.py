@@ -6,6 +6,7 @@ define them; exact bookkeeping below, since several different averages go by the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from privlearn.decoding.drafts import Draft
 
-__all__ = ["DecodingStatistics", "Tally", "count_step", "empty_tally"]
+__all__ = ["DecodingStatistics", "Tally", "count_step", "empty_tally", "pooled"]
 
 
 class Tally(NamedTuple):
@@ -200,6 +201,14 @@ class DecodingStatistics:
     def straggler_efficiency(self) -> float:
         """New tokens per row and iteration: what the batch gets, as rows wait for the slowest."""
         return _rate(self.emitted.sum(), len(self.emitted) * self.iterations)
+
+
+def pooled(parts: Sequence[DecodingStatistics]) -> DecodingStatistics:
+    """Several runs of drafts of one shape as one: their rows one after another."""
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in Tally._fields
+    }
+    return DecodingStatistics(**joined, iterations=sum(part.iterations for part in parts))
 
 
 def _rate(numerator: float, denominator: float) -> float:

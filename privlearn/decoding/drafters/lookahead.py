@@ -20,6 +20,7 @@ from privlearn.decoding.drafters.protocol import Observation, Plan, check_count
 from privlearn.decoding.drafts import Draft, Topology
 from privlearn.decoding.models import Prompts
 from privlearn.decoding.sampling import SamplingRule
+from privlearn.decoding.verifiers.choice import likeliest
 
 __all__ = ["Lookahead", "LookaheadState", "Pool", "insert", "window_mask"]
 
@@ -171,7 +172,7 @@ class Lookahead(eqx.Module):
         # Logits behind every column of the window's last row; for N = 2 that is row 0, whose
         # column 0 is the pending token.
         window_logits = jnp.concatenate([seen.logits[:, :1], seen.logits[:, size + 1 :]], axis=1)
-        new = jnp.argmax(window_logits[:, -self.window :], axis=-1).astype(jnp.int32)
+        new = likeliest(window_logits[:, -self.window :])
         first = jnp.concatenate([pending, state.window[:, 0, 1:]], axis=1)
         pool = state.pool
         if self.n_guesses:

@@ -10,7 +10,8 @@ from jax import lax
 from privlearn.decoding.drafters.protocol import Observation, Plan, check_count, plain_plan
 from privlearn.decoding.drafts import Draft, Topology
 from privlearn.decoding.models import Cache, CausalLM, Prompts, advance, set_length
-from privlearn.decoding.sampling import SamplingRule, draw, law_or_nan
+from privlearn.decoding.sampling import SamplingRule, law_or_nan
+from privlearn.decoding.verifiers.choice import draw
 
 __all__ = ["ModelDrafter", "begin", "read_prompts"]
 
@@ -82,16 +83,17 @@ class ModelDrafter(eqx.Module):
     ) -> tuple[Plan, Cache]:
         """Draft one chain; the cache comes back with gamma - 1 drafted tokens behind the text."""
         law, cache = begin(self.model, state, text, length, rule)
-        token = _draw_rows(keys, 0, law)
+        coins = jax.vmap(lambda key: jax.random.uniform(key, (self.gamma,), law.dtype))(keys)
+        token = jax.vmap(draw)(coins[:, 0], law)
 
-        def step(carry, i):
+        def step(carry, coins):
             cache, token = carry
             logits, cache = self.model.extend(cache, token[:, None])
             law = law_or_nan(rule, logits[:, 0])
-            drawn = _draw_rows(keys, i, law)
+            drawn = jax.vmap(draw)(coins, law)
             return (advance(cache, jnp.ones_like(length)), drawn), (drawn, law)
 
-        (cache, _), (tokens, laws) = lax.scan(step, (cache, token), jnp.arange(1, self.gamma))
+        (cache, _), (tokens, laws) = lax.scan(step, (cache, token), coins[:, 1:].T)
         tokens = jnp.concatenate([token[:, None], tokens.T], axis=1)
         laws = jnp.concatenate([law[:, None], jnp.moveaxis(laws, 0, 1)], axis=1)
         return plain_plan(Draft.chain(tokens, laws)), cache
@@ -115,7 +117,3 @@ def begin(
     last = jnp.take_along_axis(text, length[:, None] + jnp.arange(-2, 0), axis=1)
     logits, cache = model.extend(set_length(cache, length - 2), last)
     return law_or_nan(rule, logits[:, 1]), set_length(cache, length)
-
-
-def _draw_rows(keys: jax.Array, i: jax.Array | int, law: jax.Array) -> jax.Array:
-    return jax.vmap(lambda key, p: draw(jax.random.fold_in(key, i), p))(keys, law)

@@ -90,7 +90,16 @@ def write_slots(slots: Array, new: Array, start: Array) -> Array:
     """Write ``new`` (B, H, T, D) into ``slots`` (B, H, S, D) from slot ``start`` (B,) of each."""
     new, zero = new.astype(slots.dtype), jnp.zeros_like(start[0])
     if slots.shape[0] == 1:
-        return jax.lax.dynamic_update_slice(slots, new, (zero, zero, start[0], zero))
+
+        def write(slots: Array) -> Array:
+            return jax.lax.dynamic_update_slice(slots, new, (zero, zero, start[0], zero))
+
+        if new.shape[2] > 1:
+            return write(slots)
+        # A condition that always holds. Without it XLA:CPU (jaxlib 0.10) fuses the write of one
+        # token into both its readers, the attention and the loop's state, and then copies the whole
+        # cache four times a step.
+        return jax.lax.cond(start[0] < slots.shape[2], write, lambda slots: slots, slots)
     return jax.vmap(
         lambda old, block, at: jax.lax.dynamic_update_slice(old, block, (zero, at, zero))
     )(slots, new, start)
