@@ -107,7 +107,7 @@ def test_large_scores_overflow():
     assert np.all(np.isfinite(out))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_half_precision_sums_in_half_precision(dtype):
     q, k, v, *_ = (jnp.asarray(x, dtype) for x in draw(4, 1, 8, 2000, 1, 1, 4, 2))
     out = softmax_attention(q, k, jnp.ones_like(v), block_k=500)
