@@ -210,16 +210,18 @@ register(
             "unpatched model. The model reads 256 tokens, which is short for this method: leaves "
             "of the recursion are 64 tokens here and 4,096 in the paper, so the figure shows the "
             "experiment in small, not the paper's numbers.\n\n"
-            "The paper profile adds other settings (without samples, what is outside the blocks "
-            "is lost) and, where it is installed, SmolLM2-135M with texts of 2,048 tokens and "
-            "leaves of 512."
+            "The paper profile adds other settings and, where it is installed, SmolLM2-135M with "
+            "three texts of 2,048 tokens and leaves of 512. There the last 10 of 30 layers cost "
+            "0.16 nats (perplexity 10.1 to 11.9) and 20 layers 0.6 to 0.9: read off before you "
+            "patch. More samples help the small model; in SmolLM2 they help up to 10 layers, and "
+            "at 20 and more no samples at all do less damage than 128."
         ),
         source=f"{PAPER}, figure 3, on small models",
         profiles={
             "quick": {"settings": ((SMALL, 12, 256, 64, ((16, 16),), (0, 2, 4)),), "seed": 0},
             "paper": {
                 "settings": (
-                    (SMALL, 60, 256, 64, ((16, 16), (16, 64), (16, 0)), (0, 1, 2, 3, 4)),
+                    (SMALL, 40, 256, 64, ((16, 16), (16, 64), (16, 0)), (0, 1, 2, 3, 4)),
                     (LARGE, 3, 2048, 512, ((128, 128), (128, 0)), (0, 10, 20, 30)),
                 ),
                 "seed": 0,
