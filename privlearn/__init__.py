@@ -14,7 +14,7 @@ from importlib.metadata import version as _version
 
 import lazy_loader as _lazy
 
-#: The topic packages, in the order in which reports show them. None imports another.
+#: The topic packages, in the order in which reports show them. None imports another (figures may).
 TOPICS = (
     "aggregate",
     "lookalike",
@@ -23,6 +23,8 @@ TOPICS = (
     "reidentification",
     "pacing",
     "drift",
+    "decoding",
+    "attention",
 )
 
 __getattr__, __dir__, _ = _lazy.attach(
@@ -41,9 +43,11 @@ __all__ = [
     "TOPICS",
     "__version__",
     "aggregate",
+    "attention",
     "causal",
     "claims",
     "datasets",
+    "decoding",
     "drift",
     "figures",
     "lookalike",
