@@ -120,7 +120,9 @@ register(
             "so that the sample carries everything and the error is large in every head. Texts of "
             "256 tokens are short for this method; the figure shows how the "
             "numbers are read, not that such a model should be approximated. The tooltip has kappa."
-            "\n\nThe paper profile adds the 270 heads of SmolLM2-135M if it is installed."
+            "\n\nThe paper profile adds the 270 heads of SmolLM2-135M if it is installed: in "
+            "most of them one key draws nearly all attention (alpha near the square of the "
+            "number of keys), and in none does the hash catch more than chance."
         ),
         source=f"{PAPER}, section 4.3 (alpha); predicted error re-derived",
         profiles={
