@@ -65,8 +65,8 @@ def crossing(n: ArrayLike, ours: ArrayLike, theirs: ArrayLike) -> float | None:
 
     Examples
     --------
-    >>> crossing([1, 2, 4], ours=[2, 2, 2], theirs=[1, 2**0.5, 4])
-    2.5198420997897464
+    >>> round(crossing([1, 2, 4], ours=[2, 2, 2], theirs=[1, 2**0.5, 4]), 3)
+    2.52
     >>> crossing([1, 2, 4], ours=[1, 1, 1], theirs=[2, 2, 2])
     """
     length, one, other = (np.log(np.asarray(x, float)) for x in (n, ours, theirs))
