@@ -48,6 +48,9 @@ from privlearn.attention.softmax import softmax_attention
 from privlearn.attention.theory.hyper import exact_flops, hyper_flops
 
 D, BLOCK = 64, 256
+#: Seconds before each timed call: threads of PyTorch wait actively for a while after theirs, and
+#: would take a core from whoever comes next.
+PAUSE = 0.1
 
 
 def clustered(n: int, heads: int, seed: int = 0) -> list[np.ndarray]:
@@ -163,6 +166,7 @@ def measure(
     repeats = 1 if options.reduced else repeats
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             call()
             seconds.setdefault(name, []).append(time.perf_counter() - start)

@@ -52,6 +52,9 @@ from privlearn.attention import (
 )
 
 HEAD, R = 64, 32
+#: Seconds before each timed call: threads of PyTorch wait actively for a while after theirs, and
+#: would take a core from whoever comes next.
+PAUSE = 0.1
 #: name -> kind of sketch, exact blocks, packed features, block
 SKETCHED: dict[str, tuple[str, bool, bool, int]] = {
     "random": ("gaussian", False, True, 256),
@@ -161,6 +164,7 @@ def alternate(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]
     begun = time.perf_counter()
     for turn in range(repeats + 1):
         for name, call in calls.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)
