@@ -68,8 +68,12 @@ def test_row_sums_are_biased_or_have_another_variance():
     """4,000 draws, z-score per row below 5.5 (32 rows: false alarm 1e-6); a bias of 3 % is seen."""
     q, k, _, mask, A, M = problem()
     # kappa so large that the floor never acts: the estimator is then unbiased.
-    total = many(
-        lambda rng: approximate_row_sums(rng, q, k, mask, samples=16, scale=SCALE, kappa=1e9).total
+    total = np.asarray(
+        many(
+            lambda rng: (
+                approximate_row_sums(rng, q, k, mask, samples=16, scale=SCALE, kappa=1e9).total
+            )
+        )
     )
     mean, sd = np.mean(total, axis=0), np.sqrt(theory.row_sum_variance(A, M, 16))
     assert np.abs((mean - A.sum(axis=1)) / (sd / len(total) ** 0.5)).max() < 5.5

@@ -94,7 +94,7 @@ def test_features_are_the_square_of_the_kernel(packed):
         a, b = jax.random.normal(jax.random.key(0), (2, 7, 5), float)
         made = features(a, packed=packed) @ features(b, packed=packed).T
         np.testing.assert_allclose(made, (a @ b.T) ** 2, rtol=1e-12, atol=1e-12)
-    assert features(a, packed=packed).shape[1] == (15 if packed else 25)
+        assert features(a, packed=packed).shape[1] == (15 if packed else 25)
     assert pairs(5)[2].sum() == 25
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from privlearn.attention.arguments import check_inputs
 from privlearn.attention.softmax import Shape, attend, softmax_attention, to_rows
@@ -137,7 +138,7 @@ def test_agrees_with_jax_in_float32_and_without_batch_axis():
 def _largest(jaxpr) -> int:
     """Numbers in the largest array of a program, those inside loops included."""
     sizes = [v.aval.size for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "size")]
-    inner = [_largest(j) for eqn in jaxpr.eqns for j in jax.core.jaxprs_in_params(eqn.params)]
+    inner = [_largest(j) for eqn in jaxpr.eqns for j in jaxprs_in_params(eqn.params)]
     return max(sizes + inner, default=0)
 
 
