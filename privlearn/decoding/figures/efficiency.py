@@ -292,10 +292,10 @@ register(
             "doing. (The quick profile has the middle model as target.)\n\n"
             "Notice that the textbook model promises more than a processor pays: wider steps cost "
             "more, a draft step costs a good part of a target step, and the loop has costs that no "
-            "model counts. With targets this small a short draft about breaks even for one row, or "
-            "gains a little on a quiet machine, and for eight rows every draft loses. That is what "
-            "gamma='auto' is for: it measures, and if need be leaves speculation off. The place of "
-            "speculation are large targets whose steps wait for memory."
+            "model counts. With targets this small every draft loses on two cores, for one row as "
+            "for eight (on a busy machine the measured costs scatter, and the line with them). "
+            "That is what gamma='auto' is for: it measures, and if need be leaves speculation off. "
+            "The place of speculation are large targets whose steps wait for memory."
         ),
         source=(
             "Leviathan et al., arXiv 2211.17192, theorem 3.8 and figures on walltime; measured "
