@@ -121,7 +121,7 @@ register(
             "Notice that tokens per step grow with the logarithm of the work, as the paper says, "
             "and that n-grams of the text itself (prompt lookup merged in, paper profile) help "
             "most where the window is narrow; and then look right: on a processor, where work is "
-            "not free, and with a small target every window loses, the widest by a factor of ten. "
+            "not free, and with a small target every window loses, the widest tenfold or more. "
             "The text is that of plain greedy decoding."
         ),
         source=(
