@@ -191,8 +191,8 @@ register(
             "2 standard errors over seeds, none where there is one seed.\n\n"
             "The quick profile stops long before a model has learned the tasks, and shows that "
             "they run; read results off the paper profile. In its 800 steps, two seeds, all but "
-            "the learned sketch reach .90 to .95 in copying. Induction heads appear all at once: in "
-            "both runs of softmax, in one of two of exact degree 4 and of random sketches with "
+            "the learned sketch reach .90 to .95 in copying. Induction heads appear all at once: "
+            "in both runs of softmax, in one of two of exact degree 4 and of random sketches with "
             "exact blocks, and not yet with learned ones, which also copy worse (.64) so early."
         ),
         source=PAPER + ", after Gu and Dao 2023 (arXiv 2312.00752), scaled down",
